@@ -1,0 +1,249 @@
+"""A run file and dotted overrides become a RunConfig, or a list of everything that is wrong."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from pydantic import BaseModel, ValidationError
+from pydantic_core import ErrorDetails
+
+from bigner.config import schema
+from bigner.config.deepspeed import check_tuning_file
+from bigner.config.schema import RunConfig, Section
+from bigner.config.yaml_file import Document, FieldPath, parse_yaml
+from bigner.errors import ConfigError, Problem
+
+
+def load_config(path: str | Path, overrides: Sequence[str] = ()) -> RunConfig:
+    """Read a run file, apply ``key=value`` overrides and validate the whole.
+
+    A ds_configs file that the run names is checked along with it.
+
+    Raises:
+        ConfigError: holds every problem found, each with file and line or the override.
+    """
+    document = parse_yaml(_read_text(Path(path)), str(path))
+    if not isinstance(document.value, dict):
+        hint = "a run file is a mapping of sections; `bigner init DIR` writes one to start from"
+        raise ConfigError([Problem(document.where(()), "", hint)])
+    overridden = _apply_overrides(document.value, overrides)
+    problems: list[Problem] = []
+    config = None
+    try:
+        config = RunConfig.model_validate(document.value)
+    except ValidationError as error:
+        problems += _explain(error, document, overridden)
+    problems += _check_deepspeed_file(document, overridden)
+    if problems or config is None:
+        raise ConfigError(problems)
+    return config
+
+
+def _read_text(path: Path) -> str:
+    try:
+        return path.read_bytes().decode("utf-8-sig")
+    except FileNotFoundError:
+        raise ConfigError([Problem(str(path), "", "there is no such run file")]) from None
+    except UnicodeDecodeError as error:
+        message = f"not UTF-8 text (byte {error.start}); save the file as UTF-8"
+        raise ConfigError([Problem(str(path), "", message)]) from None
+    except OSError as error:
+        message = f"cannot be read: {error.strerror}"
+        raise ConfigError([Problem(str(path), "", message)]) from None
+
+
+def _apply_overrides(values: dict[str, Any], overrides: Sequence[str]) -> dict[FieldPath, str]:
+    """Write each override into ``values``; returns which override set which field."""
+    applied: dict[FieldPath, str] = {}
+    for override in overrides:
+        where = f"override {override!r}"
+        key, equals, text = override.partition("=")
+        path = tuple(key.split("."))
+        if not equals or not all(path):
+            message = "an override is written field=value, such as training.learning_rate=1e-5"
+            raise ConfigError([Problem(where, "", message)])
+        section = values
+        for depth, name in enumerate(path[:-1]):
+            if not isinstance(section.setdefault(name, {}), dict):
+                field = ".".join(path[: depth + 1])
+                message = f"is not a section, so {key} cannot be set inside it"
+                raise ConfigError([Problem(where, field, message)])
+            section = section[name]
+        section[path[-1]] = parse_yaml(text, where).value
+        applied[path] = where
+    return applied
+
+
+def _where(path: FieldPath, document: Document, overridden: Mapping[FieldPath, str]) -> str:
+    """The override that set ``path`` or a section around it, else its line in the file."""
+    for end in range(len(path), 0, -1):
+        if path[:end] in overridden:
+            return overridden[path[:end]]
+    inside = [where for place, where in overridden.items() if place[: len(path)] == path]
+    return inside[0] if inside and path not in document.lines else document.where(path)
+
+
+def _check_deepspeed_file(
+    document: Document, overridden: Mapping[FieldPath, str]
+) -> list[Problem]:
+    strategy = document.value.get("strategy")
+    name = strategy.get("deepspeed_config") if isinstance(strategy, dict) else None
+    if not isinstance(name, str) or not name or strategy.get("kind") != "zero":
+        return []
+    if not Path(name).is_file():
+        path = ("strategy", "deepspeed_config")
+        message = f"there is no file {name!r} (paths are relative to the working directory)"
+        return [Problem(_where(path, document, overridden), ".".join(path), message)]
+    return check_tuning_file(Path(name))
+
+
+# --- from pydantic's errors to sentences ------------------------------------------------------
+
+
+def _explain(
+    error: ValidationError, document: Document, overridden: Mapping[FieldPath, str]
+) -> list[Problem]:
+    rules: dict[FieldPath, list[str]] = {}
+    for detail in error.errors(include_url=False):
+        path = _field_path(detail)
+        rules.setdefault(path, []).append(_rule(detail, path, document.value))
+    problems = []
+    for path, alternatives in rules.items():
+        # The members of a union fail one by one: the field may be any of them.
+        message = " or ".join(dict.fromkeys(alternatives)).replace(" or must be", " or")
+        value = _value_at(document.value, path)
+        if message.startswith("must"):
+            message += f"; got {_show(value)}"
+        where = _where(path, document, overridden)
+        problems.append(Problem(where, ".".join(map(str, path)), message))
+    return problems
+
+
+def _field_names() -> frozenset[str]:
+    sections = [cls for cls in vars(schema).values() if isinstance(cls, type)]
+    return frozenset(
+        name for cls in sections if issubclass(cls, BaseModel) for name in cls.model_fields
+    )
+
+
+_FIELD_NAMES = _field_names()
+
+
+def _field_path(detail: ErrorDetails) -> FieldPath:
+    """The error's place without the names pydantic puts in for members of a union."""
+    place = detail["loc"]
+    last = len(place) - 1
+    return tuple(
+        part
+        for i, part in enumerate(place)
+        if isinstance(part, int)
+        or part in _FIELD_NAMES
+        or (i == last and detail["type"] == "extra_forbidden")
+    )
+
+
+def _rule(detail: ErrorDetails, path: FieldPath, values: Any) -> str:  # noqa: PLR0911
+    """What the field must be, as the words after its name."""
+    context = detail.get("ctx", {})
+    match detail["type"]:
+        case "missing":
+            return f"is needed and not given ({_description(path, values)})"
+        case "extra_forbidden":
+            return f"is not a field here; {_suggest_field(path, values)}"
+        case "literal_error":
+            return f"must be {context['expected']}"
+        case "union_tag_invalid" | "union_tag_not_found":
+            return "must have a kind: 'single', 'fsdp' or 'zero'"
+        case "model_type" | "model_attributes_type" | "dict_type":
+            return "must be a section of fields"
+        case "value_error":
+            return str(context["error"])
+        case kind if kind in _TYPE_RULES:
+            return _TYPE_RULES[kind]
+        case _:
+            return detail["msg"].replace("Input should be", "must be")
+
+
+_TYPE_RULES = {
+    "int_type": "must be a whole number",
+    "int_from_float": "must be a whole number",
+    "float_type": "must be a number",
+    "bool_type": "must be true or false",
+    "string_type": "must be text",
+    "string_too_short": "must not be empty",
+    "path_type": "must be a path",
+    "tuple_type": "must be a list",
+    "finite_number": "must be a finite number",
+}
+
+
+def _section_class(path: FieldPath, values: Any) -> type[Section] | None:
+    """The schema of the section at ``path``, as far as the values tell which one it is."""
+    cls: type[Section] = RunConfig
+    for part in path:
+        if not isinstance(part, str) or part not in cls.model_fields:
+            return None
+        if cls is RunConfig and part == "strategy":
+            strategy = values.get("strategy")
+            kind = strategy.get("kind") if isinstance(strategy, dict) else None
+            cls = _STRATEGIES.get(str(kind), schema.SingleStrategy)
+            continue
+        candidates = [cls.model_fields[part].annotation, *_args(cls, part)]
+        found = [c for c in candidates if isinstance(c, type) and issubclass(c, Section)]
+        if not found:
+            return None
+        cls = found[0]
+    return cls
+
+
+_STRATEGIES: dict[str, type[Section]] = {
+    "single": schema.SingleStrategy,
+    "fsdp": schema.FsdpStrategy,
+    "zero": schema.ZeroStrategy,
+}
+
+
+def _args(cls: type[Section], field: str) -> tuple[Any, ...]:
+    return getattr(cls.model_fields[field].annotation, "__args__", ())
+
+
+def _description(path: FieldPath, values: Any) -> str:
+    cls = _section_class(path[:-1], values)
+    info = cls.model_fields.get(str(path[-1])) if cls else None
+    text = info.description if info and info.description else "a field of the run config"
+    return text.rstrip(".").replace("\n", " ")
+
+
+def _suggest_field(path: FieldPath, values: Any) -> str:
+    """The nearest name in the same section, the same name elsewhere, or all names."""
+    name = str(path[-1])
+    cls = _section_class(path[:-1], values)
+    here = sorted(cls.model_fields) if cls else []
+    near = difflib.get_close_matches(name, here, n=1, cutoff=0.6)
+    if near:
+        return f"did you mean {near[0]}?"
+    elsewhere = [
+        f"{section}.{name}"
+        for section in RunConfig.model_fields
+        if (other := _section_class((section,), values)) and name in other.model_fields
+    ]
+    if elsewhere:
+        return f"did you mean {elsewhere[0]}?"
+    return f"the fields here are {', '.join(here)}"
+
+
+def _value_at(values: Any, path: FieldPath) -> Any:
+    for part in path:
+        try:
+            values = values[part]
+        except (KeyError, IndexError, TypeError):
+            return None
+    return values
+
+
+def _show(value: Any) -> str:
+    text = f"the text {value!r}" if isinstance(value, str) else repr(value)
+    return text if len(text) <= 80 else f"{text[:77]}..."

@@ -1,0 +1,401 @@
+"""The schema of a run: what a run file may say, with a sentence under each field.
+
+The sentences become the descriptions in the JSON Schema that ``bigner schema`` prints. Nothing in
+here changes what a user wrote: validators accept or refuse, and derived numbers are methods.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Literal
+
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, Strict, model_validator
+
+Precision = Literal["fp32", "bf16", "fp16"]
+Split = Literal["train", "validation", "test"]
+SPLITS: tuple[Split, ...] = ("train", "validation", "test")
+
+TagScheme = Literal["auto", "iob2", "iob1", "bioes", "io"]
+Schedule = Literal["linear", "cosine", "constant", "reduce_on_plateau"]
+Metric = Literal["f1", "precision", "recall", "accuracy", "loss", "strict_f1"]
+
+
+def _not_empty(value: object) -> object:
+    # Path("") is the working directory, which nobody means by an empty string.
+    if value == "":
+        raise ValueError("a path is needed, and this is empty")
+    return value
+
+
+FilePath = Annotated[Path, Strict(False), BeforeValidator(_not_empty)]
+
+
+class Section(BaseModel):
+    """A part of the run config: frozen, typed strictly, closed to unknown keys."""
+
+    model_config = ConfigDict(
+        frozen=True,
+        extra="forbid",
+        strict=True,
+        use_attribute_docstrings=True,
+        allow_inf_nan=False,
+        validate_default=True,
+        protected_namespaces=(),
+    )
+
+
+class ModelConfig(Section):
+    """Which encoder is trained and how much of it."""
+
+    name_or_path: str = Field(min_length=1)
+    """The model on the Hub, or a folder that transformers can load."""
+
+    tokenizer: str | None = Field(default=None, min_length=1)
+    """Name or folder of the tokenizer where it does not lie with the model."""
+
+    revision: str | None = None
+    """Branch, tag or commit of the model on the Hub."""
+
+    training_type: Literal["fine_tuning", "transfer_learning", "from_scratch"] = "fine_tuning"
+    """`fine_tuning` moves every weight, `transfer_learning` only the head, `from_scratch` takes
+    the architecture and no weights."""
+
+    dropout: float | None = Field(default=None, ge=0.0, lt=1.0)
+    """Hidden, attention and classifier dropout; left as the model's own config has it if absent."""
+
+
+class Columns(Section):
+    """Where the words and the tags stand."""
+
+    words: int | str
+    """Column of the words: a number from 0 (negative from the end), or a name."""
+
+    tags: int | str
+    """Column of the tags: a number from 0 (negative from the end), or a name."""
+
+
+_DEFAULT_COLUMNS = {
+    "columns": Columns(words=0, tags=-1),
+    "jsonl": Columns(words="words", tags="tags"),
+    "hub": Columns(words="tokens", tags="ner_tags"),
+}
+
+
+class DataConfig(Section):
+    """Which corpus is read, and how its sentences become windows of sub-words."""
+
+    format: Literal["columns", "jsonl", "spans", "hub"] = "columns"
+    """`columns` as CoNLL files, `jsonl` with words and tags, `spans` for JSON lines with text and
+    character spans, `hub` for a dataset of the Hub or one saved to disk by `datasets`."""
+
+    dataset: str | None = Field(default=None, min_length=1)
+    """For `hub` alone: name of the dataset on the Hub, or the folder it was saved to."""
+
+    subset: str | None = None
+    """For `hub` alone: name of the dataset's configuration."""
+
+    train: str = Field(min_length=1)
+    """Training data: a file, a folder or a glob; for `hub` the name of a split."""
+
+    validation: str | None = Field(default=None, min_length=1)
+    """Validation data, in the same form; it chooses the best weights."""
+
+    test: str | None = Field(default=None, min_length=1)
+    """Test data, in the same form; scored once, with the best weights."""
+
+    columns: Columns | None = None
+    """Columns of words and tags; by default first and last (`columns`), `words` and `tags`
+    (`jsonl`), `tokens` and `ner_tags` (`hub`)."""
+
+    separator: Literal["auto", "tab", "whitespace"] = "auto"
+    """What separates columns; `auto` splits a line at its TABs where it has any, else at spaces."""
+
+    scheme: TagScheme = "auto"
+    """Tag scheme of the files; inside bigner everything is IOB2."""
+
+    labels: tuple[str, ...] | None = Field(default=None, min_length=1, strict=False)
+    """Entity types, in the order of their ids; by default all types of all splits, sorted."""
+
+    unit: Literal["sentence", "document"] = "sentence"
+    """What one text is: a sentence by itself, or a whole document cut into windows."""
+
+    max_length: int = Field(default=256, ge=8)
+    """Sub-word pieces in a window, special tokens included."""
+
+    stride: int = Field(default=32, ge=0)
+    """Words of context that neighbouring windows of a long text share."""
+
+    alignment: Literal["first", "all"] = "first"
+    """Which pieces of a word carry its label in training: the first, or all of them."""
+
+    cache_dir: FilePath | None = None
+    """Where prepared data is kept; `~/.cache/bigner` if absent, or $BIGNER_CACHE."""
+
+    def source(self, split: Split) -> str | None:
+        """What the config names as the data of ``split``, if anything."""
+        return {"train": self.train, "validation": self.validation, "test": self.test}[split]
+
+    def splits(self) -> tuple[Split, ...]:
+        """The splits that are given, in the order train, validation, test."""
+        return tuple(split for split in SPLITS if self.source(split) is not None)
+
+    def resolved_columns(self) -> Columns:
+        """The columns as given, or the format's own default (not meant for ``spans``)."""
+        return self.columns or _DEFAULT_COLUMNS[self.format]
+
+    @model_validator(mode="after")
+    def _hub_names_its_dataset(self) -> DataConfig:
+        if self.format == "hub" and self.dataset is None:
+            raise ValueError("format 'hub' needs data.dataset, a Hub name or a folder")
+        if self.format != "hub" and (self.dataset is not None or self.subset is not None):
+            raise ValueError(
+                f"data.dataset and data.subset belong to format 'hub', and format is "
+                f"{self.format!r}; take them out or set data.format to hub"
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _columns_suit_the_format(self) -> DataConfig:
+        if self.columns is None:
+            return self
+        if self.format == "spans":
+            raise ValueError("format 'spans' has no columns; take data.columns out")
+        if self.format in ("jsonl", "hub"):
+            for name, value in (("words", self.columns.words), ("tags", self.columns.tags)):
+                if isinstance(value, int):
+                    raise ValueError(
+                        f"format {self.format!r} has fields by name, and data.columns.{name} is "
+                        f"the number {value}; give the field's name"
+                    )
+        if self.columns.words == self.columns.tags:
+            raise ValueError(
+                f"data.columns.words and data.columns.tags are both {self.columns.words!r}; "
+                f"they must be two columns"
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _stride_leaves_room(self) -> DataConfig:
+        if self.stride > self.max_length // 2:
+            raise ValueError(
+                f"data.stride {self.stride} is more than half of data.max_length "
+                f"{self.max_length}; set stride to {self.max_length // 2} or less"
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _labels_are_types(self) -> DataConfig:
+        for label in self.labels or ():
+            if label == "O" or label[:2] in ("B-", "I-", "E-", "S-", "L-", "U-") or not label:
+                raise ValueError(
+                    f"data.labels lists entity types such as PER, and got {label!r}; "
+                    f"leave out O and the prefixes"
+                )
+        if self.labels and len(set(self.labels)) != len(self.labels):
+            raise ValueError("data.labels names a type twice; list each type once")
+        return self
+
+
+class TrainingConfig(Section):
+    """How long and how fast the model learns."""
+
+    epochs: int | None = Field(default=None, ge=1)
+    """Passes over the training data; 3 where neither this nor `max_steps` is given."""
+
+    max_steps: int | None = Field(default=None, ge=1)
+    """Optimizer steps, instead of `epochs`."""
+
+    global_batch_size: int = Field(default=32, ge=1)
+    """Samples (windows) in one optimizer step, over all ranks."""
+
+    micro_batch_size: int = Field(default=8, ge=1)
+    """Samples that one rank computes at once; accumulation follows from the world size."""
+
+    learning_rate: float = Field(default=1e-5, gt=0.0, le=1.0)
+    """Peak learning rate of AdamW."""
+
+    schedule: Schedule = "linear"
+    """How the learning rate goes on after warm-up."""
+
+    warmup_ratio: float = Field(default=0.1, ge=0.0, lt=1.0)
+    """Share of all optimizer steps over which the learning rate rises from zero."""
+
+    weight_decay: float = Field(default=0.01, ge=0.0, le=1.0)
+    """Decoupled decay of AdamW, on matrices alone (biases and norms have none)."""
+
+    adam_beta1: float = Field(default=0.9, ge=0.0, lt=1.0)
+    """Decay of AdamW's first moment."""
+
+    adam_beta2: float = Field(default=0.999, ge=0.0, lt=1.0)
+    """Decay of AdamW's second moment."""
+
+    adam_epsilon: float = Field(default=1e-8, gt=0.0)
+    """AdamW's epsilon."""
+
+    max_grad_norm: float | None = Field(default=1.0, gt=0.0)
+    """Gradients are scaled down to this global norm; null leaves them as they are."""
+
+    plateau_factor: float = Field(default=0.5, gt=0.0, lt=1.0)
+    """For `reduce_on_plateau`: what the learning rate is multiplied with."""
+
+    plateau_patience: int = Field(default=2, ge=0)
+    """For `reduce_on_plateau`: evaluations without a gain that are waited for."""
+
+    gradient_checkpointing: bool = False
+    """Recompute activations in the backward pass: less memory, about a third more time."""
+
+    log_every: int = Field(default=10, ge=1)
+    """Optimizer steps between two lines of metrics.jsonl."""
+
+    @model_validator(mode="after")
+    def _one_measure_of_length(self) -> TrainingConfig:
+        if self.epochs is not None and self.max_steps is not None:
+            raise ValueError(
+                f"training.epochs {self.epochs} and training.max_steps {self.max_steps} are both "
+                f"given; keep one of them"
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _micro_batch_fits_global_batch(self) -> TrainingConfig:
+        if self.global_batch_size % self.micro_batch_size:
+            raise ValueError(
+                f"training.global_batch_size {self.global_batch_size} is not a multiple of "
+                f"training.micro_batch_size {self.micro_batch_size}; "
+                f"global batch = micro batch x accumulation x world size"
+            )
+        return self
+
+    def num_epochs(self) -> int:
+        """Epochs of a run that is measured in epochs."""
+        return self.epochs or 3
+
+    def accumulation(self, world_size: int) -> int:
+        """Micro-batches a rank computes for one optimizer step.
+
+        Raises:
+            ValueError: the global batch cannot be dealt out evenly; the message names the sizes
+                that would do.
+        """
+        samples_at_once = self.micro_batch_size * world_size
+        steps, rest = divmod(self.global_batch_size, samples_at_once)
+        if rest or not steps:
+            raise ValueError(_batch_advice(self.global_batch_size, self.micro_batch_size, world_size))
+        return steps
+
+
+def _batch_advice(global_batch: int, micro_batch: int, world_size: int) -> str:
+    at_once = micro_batch * world_size
+    nearest = max(1, round(global_batch / at_once)) * at_once
+    advice = f"set training.global_batch_size to {nearest}"
+    share, rest = divmod(global_batch, world_size)
+    if not rest:
+        fitting = max(d for d in range(1, min(share, micro_batch) + 1) if share % d == 0)
+        advice += f", or training.micro_batch_size to {fitting}"
+    return (
+        f"global_batch_size {global_batch} is not micro_batch_size {micro_batch} x accumulation x "
+        f"world size {world_size} for any whole accumulation; {advice}"
+    )
+
+
+class SingleStrategy(Section):
+    """One process, nothing sharded: the reference for the others."""
+
+    kind: Literal["single"] = "single"
+    """Tells the strategies apart."""
+
+
+class FsdpStrategy(Section):
+    """PyTorch FSDP2: `fully_shard` on every layer, the embeddings and the root."""
+
+    kind: Literal["fsdp"]
+    """Tells the strategies apart."""
+
+    reshard_after_forward: bool = True
+    """Free a layer's gathered weights after its forward: less memory, one more all-gather."""
+
+
+class ZeroStrategy(Section):
+    """DeepSpeed ZeRO."""
+
+    kind: Literal["zero"]
+    """Tells the strategies apart."""
+
+    stage: Literal[1, 2, 3] = 3
+    """What is sharded: 1 optimizer state, 2 and gradients, 3 and parameters."""
+
+    deepspeed_config: FilePath | None = None
+    """A ds_configs file that tunes ZeRO: buckets, prefetch, persistence, offload; nothing else."""
+
+
+StrategyConfig = Annotated[SingleStrategy | FsdpStrategy | ZeroStrategy, Field(discriminator="kind")]
+
+
+class EvaluationConfig(Section):
+    """When and how predictions are scored."""
+
+    every: Literal["epoch"] | Annotated[int, Field(ge=1)] = "epoch"
+    """Evaluate on validation after each `epoch`, or every so many optimizer steps."""
+
+    batch_size: int = Field(default=32, ge=1)
+    """Samples (windows) that one rank predicts at once."""
+
+    metric: Metric = "f1"
+    """The validation score that makes weights the best."""
+
+
+class CheckpointConfig(Section):
+    """What is saved so that a run can go on."""
+
+    every_steps: int | None = Field(default=None, ge=1)
+    """Save a checkpoint every so many optimizer steps; none if absent."""
+
+    keep_last: int = Field(default=2, ge=1)
+    """Checkpoints to keep; older ones are deleted after a newer one is whole."""
+
+    resume: str = Field(default="auto", min_length=1)
+    """`auto` goes on from the last checkpoint in run_dir, `none` starts anew, anything else is
+    the folder of a checkpoint."""
+
+
+class RunConfig(Section):
+    """One run: everything that decides its result stands in here."""
+
+    run_dir: FilePath
+    """Folder of the run; metrics, checkpoints, scores and the exported model go into it."""
+
+    seed: int = Field(default=42, ge=0, lt=2**32)
+    """Seeds the new weights, dropout and the order of the data."""
+
+    precision: Precision = "fp32"
+    """Number format of the forward and backward computation; master weights are always fp32."""
+
+    model: ModelConfig
+    """Which encoder is trained and how much of it."""
+
+    data: DataConfig
+    """Which corpus is read, and how its sentences become windows of sub-words."""
+
+    training: TrainingConfig = TrainingConfig()
+    """How long and how fast the model learns."""
+
+    strategy: StrategyConfig = SingleStrategy()
+    """How the model is spread over processes: `single`, `fsdp` or `zero`, told apart by `kind`."""
+
+    evaluation: EvaluationConfig = EvaluationConfig()
+    """When and how predictions are scored."""
+
+    checkpoint: CheckpointConfig = CheckpointConfig()
+    """What is saved so that a run can go on."""
+
+    tracking: tuple[Literal["tensorboard"], ...] = Field(default=(), strict=False)
+    """Where the curves go besides metrics.jsonl."""
+
+    @model_validator(mode="after")
+    def _plateau_needs_validation(self) -> RunConfig:
+        if self.training.schedule == "reduce_on_plateau" and self.data.validation is None:
+            raise ValueError(
+                "training.schedule reduce_on_plateau follows the validation score; "
+                "give data.validation or take another schedule"
+            )
+        return self

@@ -1,0 +1,129 @@
+"""YAML as a run file means it: plain data, and the line each value stands on.
+
+The loader resolves scalars by YAML 1.2's core rules, so ``1e-5`` is a number, ``no`` is text and
+``010`` is not eight; keys may not repeat.
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass, field
+from typing import Any
+
+import yaml
+
+from bigner.errors import ConfigError, Problem
+
+FieldPath = tuple[str | int, ...]
+
+# Aliases can make a small file expand without end; no run file comes near this many values.
+MAX_VALUES = 10_000
+
+
+class _CoreLoader(yaml.SafeLoader):
+    """SafeLoader with the implicit types of YAML 1.2's core schema and no others."""
+
+    yaml_implicit_resolvers: dict[str, list[tuple[str, re.Pattern[str]]]] = {}  # noqa: RUF012
+
+
+for _tag, _pattern, _first in (
+    ("null", r"~|null|Null|NULL|", ["~", "n", "N", ""]),
+    ("bool", r"true|True|TRUE|false|False|FALSE", list("tTfF")),
+    ("int", r"[-+]?(0|[1-9][0-9]*)", list("-+0123456789")),
+    (
+        "float",
+        r"[-+]?(\.[0-9]+|[0-9]+(\.[0-9]*)?)([eE][-+]?[0-9]+)?|[-+]?\.inf|\.nan",
+        list("-+.0123456789"),
+    ),
+):
+    _CoreLoader.add_implicit_resolver(
+        f"tag:yaml.org,2002:{_tag}", re.compile(rf"^(?:{_pattern})$"), _first
+    )
+
+
+@dataclass
+class Document:
+    """The values of a YAML text and where each of them stands."""
+
+    name: str
+    value: Any = None
+    lines: dict[FieldPath, int] = field(default_factory=dict)
+    """Line, counted from 1, of each key or list item."""
+
+    def where(self, path: FieldPath) -> str:
+        """``file:line`` of the value at ``path``, or of the nearest section that exists."""
+        while path and path not in self.lines:
+            path = path[:-1]
+        return f"{self.name}:{self.lines.get(path, 1)}"
+
+
+def parse_yaml(text: str, name: str) -> Document:
+    """Parse one YAML document.
+
+    Raises:
+        ConfigError: not YAML, a repeated key, or a key that is not text.
+    """
+    document = Document(name)
+    try:
+        loader = _CoreLoader(text)
+        try:
+            node = loader.get_single_node()
+            if node is not None:
+                document.value = _Builder(loader, document).build(node, ())
+        finally:
+            loader.dispose()
+    except yaml.MarkedYAMLError as error:
+        mark = error.problem_mark or error.context_mark
+        line = mark.line + 1 if mark else 1
+        detail = error.problem or error.context
+        raise ConfigError([Problem(f"{name}:{line}", "", f"not valid YAML: {detail}")]) from None
+    except (yaml.YAMLError, ValueError) as error:
+        raise ConfigError([Problem(name, "", f"not valid YAML: {error}")]) from None
+    except RecursionError:
+        raise ConfigError([Problem(name, "", "values are nested too deeply")]) from None
+    return document
+
+
+class _Builder:
+    """Turns a node tree into plain values, noting the line of each."""
+
+    def __init__(self, loader: _CoreLoader, document: Document) -> None:
+        self.loader = loader
+        self.document = document
+        self.values = 0
+
+    def build(self, node: yaml.Node, path: FieldPath) -> Any:
+        self.values += 1
+        if self.values > MAX_VALUES:
+            raise self._error(node, path, f"more than {MAX_VALUES} values in one file")
+        if isinstance(node, yaml.MappingNode):
+            return self._mapping(node, path)
+        if isinstance(node, yaml.SequenceNode):
+            return [self._item(child, (*path, i)) for i, child in enumerate(node.value)]
+        if node.tag not in _SCALAR_TAGS:
+            raise self._error(node, path, f"the tag {node.tag} has no place in a run file")
+        return self.loader.construct_object(node)
+
+    def _item(self, node: yaml.Node, path: FieldPath) -> Any:
+        self.document.lines[path] = node.start_mark.line + 1
+        return self.build(node, path)
+
+    def _mapping(self, node: yaml.MappingNode, path: FieldPath) -> dict[str, Any]:
+        result: dict[str, Any] = {}
+        for key_node, value_node in node.value:
+            key = key_node.value
+            if not isinstance(key_node, yaml.ScalarNode):
+                raise self._error(key_node, path, "a field's name must be plain text")
+            if key in result:
+                first = self.document.lines[(*path, key)]
+                raise self._error(key_node, (*path, key), f"given twice, first on line {first}")
+            self.document.lines[(*path, key)] = key_node.start_mark.line + 1
+            result[key] = self.build(value_node, (*path, key))
+        return result
+
+    def _error(self, node: yaml.Node, path: FieldPath, message: str) -> ConfigError:
+        where = f"{self.document.name}:{node.start_mark.line + 1}"
+        return ConfigError([Problem(where, ".".join(map(str, path)), message)])
+
+
+_SCALAR_TAGS = {f"tag:yaml.org,2002:{name}" for name in ("null", "bool", "int", "float", "str")}

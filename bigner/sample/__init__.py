@@ -1,0 +1,1 @@
+"""The embedded sample: a generated corpus, a small tokenizer and model, and run files on them."""
