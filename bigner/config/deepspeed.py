@@ -46,24 +46,16 @@ ZERO_KEYS: dict[str, tuple[type, ...]] = {
 }
 OFFLOAD_KEYS: dict[str, dict[str, tuple[type, ...]]] = {
     "offload_param": {
-        "buffer_count": (int,),
-        "buffer_size": _NUMBER,
         "device": (str,),
         "max_in_cpu": _NUMBER,
-        "nvme_path": (str,),
         "pin_memory": (bool,),
     },
     "offload_optimizer": {
-        "buffer_count": (int,),
         "device": (str,),
-        "fast_init": (bool,),
-        "nvme_path": (str,),
         "pin_memory": (bool,),
-        "pipeline_read": (bool,),
-        "pipeline_write": (bool,),
-        "ratio": _NUMBER,
     },
 }
+OFFLOAD_DEVICES = ("cpu", "none")
 TOP_KEYS: dict[str, tuple[type, ...]] = {
     "zero_optimization": (dict,),
     "aio": (dict,),
@@ -121,6 +113,7 @@ def check_tuning_file(path: Path) -> list[Problem]:
         for name, keys in OFFLOAD_KEYS.items():
             if isinstance(zero.get(name), dict):
                 checker.keys(zero[name], f"zero_optimization.{name}", keys, {})
+                checker.offload_device(zero[name], f"zero_optimization.{name}")
         if not checker.problems:
             checker.values(zero)
     return checker.problems
@@ -170,6 +163,13 @@ class _Checker:
             elif not _has_type(value, known[key]):
                 wanted = " or ".join(_TYPE_NAMES[kind] for kind in known[key])
                 self.add(key, section, f"must be {wanted}, got {json.dumps(value)[:60]}")
+
+    def offload_device(self, offload: dict[str, Any], section: str) -> None:
+        """Refuse devices that shards cannot be read from and written to in place."""
+        device = offload.get("device", "none")
+        if device not in OFFLOAD_DEVICES:
+            allowed = " or ".join(OFFLOAD_DEVICES)
+            self.add("device", section, f"must be {allowed}, got {json.dumps(device)}")
 
     def values(self, zero: dict[str, Any]) -> None:
         """Bounds and combinations, by DeepSpeed's own config class where it is installed."""

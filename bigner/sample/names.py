@@ -1,7 +1,8 @@
 """Names of people in Czech and English, and how Czech ones are inflected.
 
 A name is a stem and the set of endings it takes; the endings stand in the order of ``CASES``.
-English names never change. Every list ends with the names that training letters never use.
+English names never change. The lists called HELD_OUT hold the names
+that training letters never use.
 """
 
 from __future__ import annotations
@@ -98,42 +99,43 @@ def _given(table: dict[str, str], endings: dict[str, tuple[str, ...]]) -> list[N
 
 
 _CZECH_SURNAMES = {
-    "velar": "Novák Dvořák Horák Polák Novotňák Krejčík Malík Kubík Vlach Hudák Bednařík Zelenák",
-    "hard": "Doležal Navrátil Zeman Beran Urban Vacek Bureš Král Kolman Kadlčan Štěpán Havran",
-    "soft": "Bartoš Kovář Beneš Kolář Mareš Tomeš Lukeš Šebej Dolejš Jareš Mrázař Vondřej",
-    "ek": "Háj Duš Šim Jan Haš Pavlíč Mach Víš Blaž Otáp",
-    "a": "Svobod Procházk Kučer Růžičk Říh Vávr Sýkor Slám Hrub Jeník Klím Pokor",
-    "ec": "Něm Čedn Mořav Krav",
-    "ý": "Čern Vesel Pokorn Novotn Kopeck Zelen Tich",
+    "velar": "Novák Dvořák Horák Polák Malík Kubík Vlach Bednařík Hudák Slezák Sedlák Čermák Kovařík",
+    "hard": "Doležal Navrátil Zeman Beran Urban Strnad Holub Sokol Pospíšil Musil Kolman Zapletal",
+    "soft": "Bartoš Kovář Beneš Kolář Mareš Tomeš Lukeš Bureš Dolejš Pekař Kubeš",
+    "ek": "Háj Duš Šim Janeč Haš Pavlíč Macháč Blaž Koneč",
+    "el": "Hav",
+    "ec": "Něm Morav Kub",
+    "a": "Svobod Procházk Kučer Růžičk Říh Vávr Sýkor Slám Klím Vydr Kotrb Skál",
+    "ý": "Čern Vesel Pokorn Novotn Zelen Tich",
 }
 _CZECH_SURNAMES_HELD_OUT = {
-    "velar": "Hlavík Stehlík Opavák Ptáčník Započ",
-    "hard": "Fridrich Toman Hykl Kašpar Pospíchal",
-    "soft": "Hanuš Tesař Rybář Vojtíš Kubeš",
-    "ek": "Vaš Mús Chval Zbyš",
-    "a": "Fial Hál Ježk Straka Vrán Liška",
+    "velar": "Stehlík Ptáčník Hlavík Krupík Vondrák",
+    "hard": "Toman Kašpar Pospíchal Fridrich",
+    "soft": "Hanuš Tesař Rybář Vojtíš Jaroš",
+    "ek": "Vaš Jež Chval Polív",
+    "a": "Fial Hál Vrán Strak Lišk Žemličk",
     "ý": "Šťastn Bystr Moudr",
 }
 _ENGLISH_SURNAMES = """
     Smith Johnson Williams Brown Taylor Davies Evans Thomas Roberts Walker Wright Thompson White
-    Hughes Edwards Green Wood Harris Martin Jackson Clarke Clark Turner Hill Cooper Ward Moore
-    Morris King Baker Watson Harrison Morgan Allen Parker Bennett Cook Mitchell Carter Shaw Fisher
-    Ellis Foster Palmer Webb Holmes Mills Barnes Knight Pearson Butler Fletcher Grant Spencer
+    Hughes Edwards Green Wood Harris Martin Jackson Clarke Turner Hill Cooper Ward Moore Morris
+    King Baker Watson Harrison Morgan Allen Parker Bennett Cook Mitchell Carter Shaw Fisher Ellis
+    Foster Palmer Webb Holmes Mills Barnes Knight Pearson Butler Fletcher Grant Spencer
 """
 _ENGLISH_SURNAMES_HELD_OUT = """
-    Robinson Hall Lewis Young Bailey Richards Marshall Simpson Chapman Hunter Gibson Murray Dixon
-    Lawson Sutton Whitfield Ashworth Thornton Kendrick Barlow Pemberton Hargreaves Ellwood
+    Robinson Lewis Bailey Richards Marshall Simpson Chapman Hunter Gibson Murray Dixon Lawson
+    Sutton Whitfield Ashworth Thornton Kendrick Barlow Pemberton Hargreaves Ellwood Lancaster
 """
 _CZECH_MEN = {
     "hard": "Jan Martin Milan Roman Jakub Josef Adam Filip David Viktor Stanislav Václav Miroslav",
     "velar": "Vojtěch Dominik Patrik Oldřich",
     "soft": "Tomáš Lukáš Ondřej Matěj Aleš",
-    "ek": "Mar Rad Vlád",
+    "ek": "Mar Rad",
     "el": "Pav Kar",
     "tr": "Pet",
     "í": "Jiř",
 }
-_CZECH_MEN_HELD_OUT = {"hard": "Ivan Robert Jaroslav", "velar": "Bedřich", "soft": "Miloš Matouš"}
+_CZECH_MEN_HELD_OUT = {"hard": "Jaroslav Libor", "velar": "Bedřich Ludvík", "soft": "Miloš Luboš"}
 _CZECH_WOMEN = {
     "na": "Jan Han Ev Alen Helen Ann Iren Zuzan Kateřin Martin Ivan Renat Markét Alžbět",
     "ka": "Len Rad Blan Veroni Moni Eliš",
@@ -141,7 +143,7 @@ _CZECH_WOMEN = {
     "la": "Pavl Michael Gabriel Terez",
     "ie": "Luc Mar Natál",
 }
-_CZECH_WOMEN_HELD_OUT = {"na": "Simon Romana Růžen", "ka": "Šár Jit", "la": "Kamil", "ie": "Jul"}
+_CZECH_WOMEN_HELD_OUT = {"na": "Simon Růžen Božen", "ka": "Šár Jit", "la": "Kamil", "ie": "Jul"}
 _ENGLISH_MEN = """
     John David Michael Paul Andrew Peter James Robert Richard William George Edward Simon Stephen
     Mark Kevin Daniel Matthew Christopher Anthony Charles Henry Thomas Oliver
@@ -152,3 +154,44 @@ _ENGLISH_WOMEN = """
     Julia Claire Rebecca Charlotte Emily Linda Patricia Barbara Joan Nicola
 """
 _ENGLISH_WOMEN_HELD_OUT = "Victoria Hannah Dorothy Jennifer Louise"
+
+
+def _czech(surnames: dict[str, str], men: dict[str, str], women: dict[str, str]) -> Stock:
+    return Stock(
+        tuple(_surnames(surnames)),
+        tuple(_given(men, _MAN_ENDINGS)),
+        tuple(_given(women, _WOMAN_ENDINGS)),
+    )
+
+
+def _english(surnames: str, men: str, women: str) -> Stock:
+    return Stock(
+        tuple(_surnames({"": surnames})),
+        tuple(_given({"": men}, _MAN_ENDINGS)),
+        tuple(_given({"": women}, _WOMAN_ENDINGS)),
+    )
+
+
+KNOWN = {
+    "cs": _czech(_CZECH_SURNAMES, _CZECH_MEN, _CZECH_WOMEN),
+    "en": _english(_ENGLISH_SURNAMES, _ENGLISH_MEN, _ENGLISH_WOMEN),
+}
+"""Names that any letter may use, by language."""
+
+HELD_OUT = {
+    "cs": _czech(_CZECH_SURNAMES_HELD_OUT, _CZECH_MEN_HELD_OUT, _CZECH_WOMEN_HELD_OUT),
+    "en": _english(_ENGLISH_SURNAMES_HELD_OUT, _ENGLISH_MEN_HELD_OUT, _ENGLISH_WOMEN_HELD_OUT),
+}
+"""Names that only validation and test letters use: a model must know them by their company."""
+
+
+def stock(language: str, *, with_held_out: bool) -> Stock:
+    """The names that a letter in ``language`` draws from."""
+    known, held_out = KNOWN[language], HELD_OUT[language]
+    if not with_held_out:
+        return known
+    return Stock(
+        known.surnames + held_out.surnames,
+        known.men + held_out.men,
+        known.women + held_out.women,
+    )

@@ -1,0 +1,1 @@
+"""From data files to batches: readers, tag schemes, windows and the global batch plan."""

@@ -1,0 +1,207 @@
+"""The processes of a run: who this one is, every collective, the start and the orderly exit.
+
+A ``World`` is passed by hand; there is no global one. With a single process each collective is
+the identity, so a laptop runs the lines a cluster runs.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+import traceback
+from collections.abc import Callable
+from dataclasses import dataclass
+from datetime import timedelta
+from typing import Any, NoReturn
+
+import torch
+import torch.distributed as dist
+
+from bigner.errors import BignerError, LaunchError
+
+COLLECTIVE_TIMEOUT = timedelta(minutes=10)
+"""A rank that waits longer than this for the others gives up."""
+
+
+@dataclass(frozen=True, slots=True)
+class World:
+    """This process among all processes of the run, and what they do together."""
+
+    rank: int = 0
+    size: int = 1
+    local_rank: int = 0
+    device: torch.device = torch.device("cpu")  # noqa: RUF009
+
+    @property
+    def is_main(self) -> bool:
+        """Whether this rank prints, logs and writes what is written once."""
+        return self.rank == 0
+
+    def sum(self, values: torch.Tensor) -> torch.Tensor:
+        """Elementwise sum over ranks; every rank gets it. The input is left as it is."""
+        if self.size == 1:
+            return values
+        total = values.to(self.device, copy=True)
+        dist.all_reduce(total)
+        return total
+
+    def max(self, values: torch.Tensor) -> torch.Tensor:
+        """Elementwise maximum over ranks; every rank gets it."""
+        if self.size == 1:
+            return values
+        largest = values.to(self.device, copy=True)
+        dist.all_reduce(largest, dist.ReduceOp.MAX)
+        return largest
+
+    def all_gather(self, values: torch.Tensor) -> list[torch.Tensor]:
+        """The tensor of every rank, in rank order; all must have one shape and dtype."""
+        if self.size == 1:
+            return [values]
+        values = values.to(self.device).contiguous()
+        gathered = [torch.empty_like(values) for _ in range(self.size)]
+        dist.all_gather(gathered, values)
+        return gathered
+
+    def broadcast(self, values: torch.Tensor, source: int = 0) -> torch.Tensor:
+        """The tensor of rank ``source``, on every rank; same shape and dtype everywhere."""
+        if self.size == 1:
+            return values
+        values = values.to(self.device).contiguous()
+        dist.broadcast(values, source)
+        return values
+
+    def gather_objects(self, item: Any) -> list[Any] | None:
+        """Small Python values of all ranks, in rank order, on rank 0; None elsewhere."""
+        if self.size == 1:
+            return [item]
+        items: list[Any] | None = [None] * self.size if self.is_main else None
+        dist.gather_object(item, items)
+        return items
+
+    def share_object(self, item: Any) -> Any:
+        """Rank 0's small Python value, on every rank."""
+        if self.size == 1:
+            return item
+        box = [item]
+        dist.broadcast_object_list(box, src=0)
+        return box[0]
+
+    def barrier(self) -> None:
+        """Return when every rank has come here."""
+        if self.size > 1:
+            dist.barrier()
+
+    def main_first(self, action: Callable[[], None]) -> None:
+        """Run ``action`` on rank 0 while the others wait; its error is raised on every rank."""
+        failure: BignerError | None = None
+        if self.is_main:
+            try:
+                action()
+            except BignerError as error:
+                failure = error
+        failure = self.share_object(failure)
+        if failure is not None:
+            raise failure
+
+
+def launched_rank() -> int:
+    """This process's rank as the launcher put it in the environment; 0 without a launcher."""
+    return int(os.environ.get("RANK", "0"))
+
+
+def start(*, sharded: bool, timeout: timedelta = COLLECTIVE_TIMEOUT) -> World:
+    """Join the other processes of the run, as ``torchrun`` or ``deepspeed`` set the environment.
+
+    Args:
+        sharded: the strategy needs a process group, even of one process.
+        timeout: how long a collective waits for the slowest rank.
+
+    Raises:
+        LaunchError: the environment of the launcher is incomplete, several processes were
+            launched for a strategy of one, or there are more local ranks than GPUs.
+    """
+    launched = "RANK" in os.environ
+    size = int(os.environ.get("WORLD_SIZE", "1"))
+    local_rank = int(os.environ.get("LOCAL_RANK", "0"))
+    if size > 1 and not sharded:
+        raise LaunchError(
+            f"strategy 'single' runs in one process and {size} were launched; "
+            f"use `bigner train`, or set strategy.kind to fsdp or zero"
+        )
+    device = _choose_device(local_rank)
+    if device.type == "cuda":
+        torch.cuda.set_device(device)
+    elif size > 1 and "OMP_NUM_THREADS" not in os.environ:
+        # Without this every rank would start a thread for every core.
+        local_size = int(os.environ.get("LOCAL_WORLD_SIZE", size))
+        torch.set_num_threads(max(1, (os.cpu_count() or 1) // local_size))
+    if sharded:
+        backend = "nccl" if device.type == "cuda" else "gloo"
+        bound = device if backend == "nccl" else None
+        if launched:
+            _check_rendezvous()
+            dist.init_process_group(backend, timeout=timeout, device_id=bound)
+        else:
+            dist.init_process_group(
+                backend, store=dist.HashStore(), rank=0, world_size=1, device_id=bound
+            )
+    return World(launched_rank(), size, local_rank, device)
+
+
+def _choose_device(local_rank: int) -> torch.device:
+    if os.environ.get("DS_ACCELERATOR", "cuda") != "cuda" or not torch.cuda.is_available():
+        return torch.device("cpu")
+    if local_rank >= torch.cuda.device_count():
+        raise LaunchError(
+            f"local rank {local_rank} has no GPU, {torch.cuda.device_count()} are visible; launch "
+            f"fewer processes on this machine"
+        )
+    return torch.device("cuda", local_rank)
+
+
+def _check_rendezvous() -> None:
+    missing = [name for name in ("MASTER_ADDR", "MASTER_PORT") if name not in os.environ]
+    if missing:
+        raise LaunchError(
+            f"RANK is set and {' and '.join(missing)} not; launch with torchrun or deepspeed, "
+            f"or unset RANK to run one process"
+        )
+
+
+def leave(code: int) -> NoReturn:
+    """End this process in order: the only way out of a run that had a process group.
+
+    A gloo worker thread may drop the last reference to a finished collective's tensors after the
+    interpreter began to shut down, cannot take the GIL then and aborts the process (SIGABRT after
+    all work was done, about one run in ten). So the group is taken down first and the process
+    left without the interpreter's shutdown.
+    """
+    for stream in (sys.stdout, sys.stderr):
+        stream.flush()
+    if not dist.is_initialized():
+        sys.exit(code)
+    if code == 0:
+        # After a failure the other ranks may be stuck in a collective: do not wait for them.
+        dist.destroy_process_group()
+    os._exit(code)
+
+
+def report_failure(error: BaseException) -> int:
+    """Print an error once for all ranks that share it; returns the exit code it stands for."""
+    if isinstance(error, KeyboardInterrupt):
+        _print_on_main("bigner: stopped by Ctrl-C")
+        return 130
+    if isinstance(error, BignerError):
+        if error.exit_code == 2:
+            # All ranks read the same input and fail alike; one message is enough.
+            _print_on_main(f"bigner: error: {error}")
+        else:
+            print(f"bigner: rank {launched_rank()}: {error}", file=sys.stderr)
+        return error.exit_code
+    traceback.print_exception(error)
+    return 1
+
+
+def _print_on_main(message: str) -> None:
+    if launched_rank() == 0:
+        print(message, file=sys.stderr)

@@ -1,0 +1,246 @@
+"""What a run tells: messages and bars on rank 0's terminal, metrics.jsonl, trackers.
+
+People read standard error; results that are asked for (a table, JSON) go to standard output.
+Without a terminal there are plain lines and no bars, without a line break or a colour code that a
+log file would have to put up with.
+"""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from pathlib import Path
+from types import TracebackType
+from typing import Any, TypeVar
+
+from rich.console import Console
+from rich.progress import (
+    BarColumn,
+    MofNCompleteColumn,
+    Progress,
+    TextColumn,
+    TimeRemainingColumn,
+)
+from rich.table import Table
+
+Item = TypeVar("Item")
+
+console = Console(stderr=True, soft_wrap=True, highlight=False)
+
+
+class _Bars:
+    """All bars of a process, one display: rich cannot show two at once."""
+
+    def __init__(self) -> None:
+        self._progress: Progress | None = None
+        self._open = 0
+
+    def add(self, description: str, total: int, completed: int = 0) -> int:
+        """Show one more bar; returns its number."""
+        if self._progress is None:
+            self._progress = Progress(
+                TextColumn("{task.description}"),
+                BarColumn(bar_width=24),
+                MofNCompleteColumn(),
+                TimeRemainingColumn(compact=True),
+                TextColumn("{task.fields[note]}"),
+                console=console,
+                transient=True,
+            )
+            self._progress.start()
+        self._open += 1
+        return self._progress.add_task(description, total=total, completed=completed, note="")
+
+    def advance(self, bar: int, note: str = "") -> None:
+        """Move a bar on by one."""
+        assert self._progress is not None
+        self._progress.update(bar, advance=1, note=note)
+
+    def remove(self, bar: int) -> None:
+        """Take a bar away; the display ends with the last one."""
+        assert self._progress is not None
+        self._progress.remove_task(bar)  # type: ignore[arg-type]
+        self._open -= 1
+        if not self._open:
+            self._progress.stop()
+            self._progress = None
+
+
+_bars = _Bars()
+
+
+def progress(items: Sequence[Item], description: str, enabled: bool = True) -> Iterator[Item]:
+    """Go over items behind a bar, where there is a terminal to show it on."""
+    if not (enabled and console.is_terminal):
+        yield from items
+        return
+    bar = _bars.add(description, len(items))
+    try:
+        for item in items:
+            yield item
+            _bars.advance(bar)
+    finally:
+        _bars.remove(bar)
+
+
+def inform(message: str) -> None:
+    """A line for the user."""
+    console.print(message, markup=False)
+
+
+def warn(message: str) -> None:
+    """A line for the user to think about."""
+    console.print(f"warning: {message}", markup=False, style="yellow")
+
+
+class MetricsLog:
+    """The course of one training run, written by rank 0.
+
+    Args:
+        run_dir: where ``metrics.jsonl`` is kept.
+        enabled: whether this is the rank that writes.
+        first_step: steps done before; later lines of an earlier attempt are dropped.
+        total_steps: steps of the whole run.
+        trackers: names of further places the numbers go to.
+    """
+
+    def __init__(
+        self,
+        run_dir: Path,
+        *,
+        enabled: bool,
+        first_step: int,
+        total_steps: int,
+        trackers: Iterable[str] = (),
+    ) -> None:
+        self._enabled = enabled
+        self._total = total_steps
+        self._started = time.perf_counter()
+        self._first_step = first_step
+        self._bar: int | None = None
+        self._board: Any = None
+        if not enabled:
+            return
+        path = run_dir / "metrics.jsonl"
+        _keep_lines_until(path, first_step)
+        self._file = path.open("a", encoding="utf-8")
+        if "tensorboard" in trackers:
+            from torch.utils.tensorboard.writer import SummaryWriter  # noqa: PLC0415
+
+            self._board = SummaryWriter(str(run_dir / "tensorboard"), purge_step=first_step + 1)
+        if console.is_terminal:
+            self._bar = _bars.add("training", total_steps, first_step)
+
+    def step_done(self, step: int, metrics: Mapping[str, Any] | None) -> None:
+        """Note that ``step`` steps are done; with metrics where the step is logged."""
+        if not self._enabled:
+            return
+        note = ""
+        if metrics is not None:
+            self._write({"step": step, **metrics}, "train")
+            note = _one_line(metrics)
+        if self._bar is not None:
+            if note:
+                _bars.advance(self._bar, note)
+            else:
+                _bars.advance(self._bar)
+        elif metrics is not None:
+            left = (time.perf_counter() - self._started) / (step - self._first_step)
+            left *= self._total - step
+            inform(f"step {step}/{self._total}  {note}  {_duration(left)} left")
+
+    def evaluated(self, step: int, split: str, scores: Mapping[str, Any]) -> None:
+        """Note the scores of an evaluation."""
+        if self._enabled:
+            numbers = {k: v for k, v in scores.items() if isinstance(v, int | float)}
+            self._write({"step": step, "split": split, **numbers}, split)
+
+    def _write(self, record: Mapping[str, Any], group: str) -> None:
+        self._file.write(json.dumps(record) + "\n")
+        self._file.flush()
+        if self._board is not None:
+            for name, value in record.items():
+                if name != "step" and isinstance(value, int | float):
+                    self._board.add_scalar(f"{group}/{name}", value, record["step"])
+
+    def __enter__(self) -> MetricsLog:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        if self._bar is not None:
+            _bars.remove(self._bar)
+        if self._enabled:
+            self._file.close()
+        if self._board is not None:
+            self._board.close()
+
+
+def _keep_lines_until(path: Path, step: int) -> None:
+    """Drop the lines of steps after ``step``, which a resumed run will write again."""
+    if not path.exists():
+        return
+    lines = path.read_text(encoding="utf-8").splitlines(keepends=True)
+    kept = [line for line in lines if line.endswith("\n") and json.loads(line)["step"] <= step]
+    path.write_text("".join(kept), encoding="utf-8")
+
+
+def _one_line(metrics: Mapping[str, Any]) -> str:
+    parts = [
+        f"loss {metrics['loss']:.4f}",
+        f"lr {metrics['learning_rate']:.2e}",
+        f"{metrics['tokens_per_second']:,.0f} tokens/s",
+    ]
+    if metrics["loss_scale"] != 1:
+        parts.insert(2, f"scale {metrics['loss_scale']:g}")
+    return "  ".join(parts)
+
+
+def _duration(seconds: float) -> str:
+    minutes, seconds = divmod(round(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours}:{minutes:02}:{seconds:02}" if hours else f"{minutes}:{seconds:02}"
+
+
+def scores_table(title: str, scores: Mapping[str, Any]) -> Table:
+    """Scores as a table: a line for each type, then the totals.
+
+    Args:
+        scores: as ``Scores.as_dict`` gives them.
+    """
+    table = Table(title=title, title_justify="left")
+    table.add_column("type")
+    for name in ("precision", "recall", "f1", "support"):
+        table.add_column(name, justify="right")
+    for name, values in scores["per_type"].items():
+        table.add_row(name, *_row(values))
+    table.add_section()
+    total = {name: scores[name] for name in ("precision", "recall", "f1")}
+    table.add_row("all", *_row({**total, "support": scores["strict"]["support"]}), style="bold")
+    table.add_row("all, strict IOB2", *_row(scores["strict"]))
+    table.caption = (
+        f"accuracy {scores['accuracy']:.4f}, loss {scores['loss']:.4f}, "
+        f"{scores['words']:,} words in {scores['sentences']:,} sentences, "
+        f"{scores['words_without_pieces']} without sub-words"
+    )
+    table.caption_justify = "left"
+    return table
+
+
+def _row(values: Mapping[str, Any]) -> list[str]:
+    numbers = [f"{values[name]:.4f}" for name in ("precision", "recall", "f1")]
+    return [*numbers, str(values["support"])]
+
+
+def show(table: Table) -> None:
+    """Print a result on standard output."""
+    # A width of its own: without a terminal rich would cut at 80 columns.
+    output = Console(highlight=False)
+    if not output.is_terminal:
+        output = Console(highlight=False, width=120)
+    output.print(table)

@@ -1,0 +1,49 @@
+"""How a model is spread over processes. The concrete strategies are named here and nowhere else."""
+
+from __future__ import annotations
+
+from transformers import PreTrainedModel
+
+from bigner.config.deepspeed import render
+from bigner.config.schema import FsdpStrategy, RunConfig, SingleStrategy, ZeroStrategy
+from bigner.distributed import World
+from bigner.errors import LaunchError
+from bigner.strategies.base import Shard, StepOutcome, Strategy
+from bigner.strategies.precision import check_precision
+
+__all__ = ["Shard", "StepOutcome", "Strategy", "open_strategy"]
+
+
+def open_strategy(config: RunConfig, world: World, model: PreTrainedModel) -> Strategy:
+    """Spread ``model`` (whole, fp32, on the CPU, alike on every rank) as the config says.
+
+    The backends are imported here, so a run needs only the one it uses.
+
+    Raises:
+        LaunchError: the device cannot compute the precision, or the batch sizes do not fit the
+            world.
+    """
+    check_precision(config.precision, world.device)
+    training, strategy = config.training, config.strategy
+    if training.gradient_checkpointing:
+        model.gradient_checkpointing_enable({"use_reentrant": False})
+    match strategy:
+        case SingleStrategy():
+            from bigner.strategies.single import Single  # noqa: PLC0415
+
+            return Single(model, training, config.precision, world)
+        case FsdpStrategy():
+            from bigner.strategies.fsdp import Fsdp  # noqa: PLC0415
+
+            return Fsdp(model, strategy, training, config.precision, world)
+        case ZeroStrategy():
+            from bigner.strategies.zero import Zero  # noqa: PLC0415
+
+            return Zero(model, _settings(config, strategy, world), training, world)
+
+
+def _settings(config: RunConfig, strategy: ZeroStrategy, world: World) -> dict[str, object]:
+    try:
+        return render(config, strategy, world.size)
+    except ValueError as error:
+        raise LaunchError(str(error)) from None

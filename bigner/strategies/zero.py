@@ -1,0 +1,229 @@
+"""DeepSpeed ZeRO, stages 1, 2 and 3."""
+
+from __future__ import annotations
+
+import logging
+import os
+import shutil
+import sys
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from transformers import PreTrainedModel
+
+from bigner.config.schema import TrainingConfig
+from bigner.distributed import World
+from bigner.errors import LaunchError
+from bigner.optim import parameter_groups
+from bigner.strategies.base import (
+    Shard,
+    StepOutcome,
+    Strategy,
+    adamw,
+    check_loss_scale,
+    create_adamw_state,
+    optimizer_step,
+    set_learning_rate,
+    set_optimizer_step,
+)
+
+
+class Zero(Strategy):
+    """The DeepSpeed engine, with torch's AdamW and fp32 masters in every precision."""
+
+    def __init__(
+        self,
+        model: PreTrainedModel,
+        settings: Mapping[str, Any],
+        training: TrainingConfig,
+        world: World,
+    ) -> None:
+        deepspeed = _import_deepspeed(world.device)
+        self._world = world
+        self._stage: int = settings["zero_optimization"]["stage"]
+        self._fp16: bool = settings["fp16"]["enabled"]
+        # DeepSpeed averages over ranks and over micro-batches; the contract wants the sum.
+        self._cancel_mean = world.size * settings["gradient_accumulation_steps"]
+        whole = dict(model.named_parameters())
+        exact = {name: p.detach().clone() for name, p in whole.items() if p.requires_grad}
+        optimizer = adamw(parameter_groups(model, training.weight_decay), training)
+        self._engine, _, _, _ = deepspeed.initialize(
+            model=model, optimizer=optimizer, config=dict(settings), dist_init_required=False
+        )
+        self._optimizer = optimizer
+        create_adamw_state(optimizer, self._flat_masters())
+        self._link_state()
+        self._take_exact_masters(exact)
+
+    def _flat_masters(self) -> list[torch.Tensor]:
+        """This rank's fp32 masters, flattened together: what AdamW really updates."""
+        zero = self._engine.optimizer
+        if self._stage == 3:
+            return list(zero.fp32_partitioned_groups_flat)
+        return list(zero.single_partition_of_fp32_groups)
+
+    def _link_state(self) -> None:
+        """Tell stages 1 and 2, whose fragments are made once, of the state just created."""
+        if self._stage == 3:
+            return
+        groups = self._engine.optimizer.bit16_groups
+        for params, flat in zip(groups, self._flat_masters(), strict=True):
+            for parameter in params:
+                if parameter._hp_mapping is not None:
+                    state = self._optimizer.state[flat]
+                    parameter._hp_mapping.set_optim_state_fragment(flat, state)
+
+    def _take_exact_masters(self, exact: Mapping[str, torch.Tensor]) -> None:
+        """Undo DeepSpeed's rounding of the fp32 weights through fp16 on their way in."""
+        for shard in self.shards():
+            if shard.numel and shard.name in exact:
+                values = exact[shard.name].view(-1)
+                shard.master.copy_(values[shard.offset : shard.offset + shard.numel])
+        self.publish()
+
+    def forward(self, inputs: Mapping[str, torch.Tensor]) -> torch.Tensor:
+        self._engine.train()
+        return self._engine(**inputs).logits
+
+    def backward(self, loss_share: torch.Tensor, *, last: bool) -> None:
+        self._engine.backward(loss_share * self._cancel_mean)
+        if not last:
+            # Counts the micro-batch; the parameters move at the last one.
+            self._engine.step()
+
+    def step(self, learning_rate: float) -> StepOutcome:
+        set_learning_rate(self._optimizer, learning_rate)
+        loss_scale = self._loss_scale()
+        self._engine.step()
+        skipped = not self._engine.was_step_applied()
+        norm = self._engine.get_global_grad_norm()
+        if skipped:
+            check_loss_scale(loss_scale, enabled=self._fp16)
+        return StepOutcome(float("inf") if skipped else float(norm), skipped, loss_scale)
+
+    @torch.no_grad()
+    def predict(self, inputs: Mapping[str, torch.Tensor]) -> torch.Tensor:
+        self._engine.eval()
+        return self._engine(**inputs).logits
+
+    def shards(self) -> Iterator[Shard]:
+        pieces = self._stage3_shard if self._stage == 3 else self._replicated_shard
+        for name, parameter in self._engine.module.named_parameters():
+            yield pieces(name, parameter)
+
+    def _stage3_shard(self, name: str, parameter: Any) -> Shard:
+        part = parameter.ds_tensor.ds_numel
+        # The last ranks' partitions end in padding, or are nothing else.
+        offset = min(self._world.rank * part, parameter.ds_numel)
+        numel = min(part, parameter.ds_numel - offset)
+        shape = tuple(parameter.ds_shape)
+        if not parameter.requires_grad:
+            return Shard(name, shape, offset, numel, parameter.ds_tensor.data[:numel])
+        zero = self._engine.optimizer
+        group, start, _ = zero.grad_position[zero.get_param_id(parameter)]
+        flat = zero.fp32_partitioned_groups_flat[group]
+        state = self._optimizer.state[flat]
+        master, exp_avg, exp_avg_sq = (
+            tensor.detach().narrow(0, start, numel)
+            for tensor in (flat, state["exp_avg"], state["exp_avg_sq"])
+        )
+        return Shard(name, shape, offset, numel, master, exp_avg, exp_avg_sq)
+
+    def _replicated_shard(self, name: str, parameter: Any) -> Shard:
+        shape = tuple(parameter.shape)
+        if not parameter.requires_grad:
+            values = parameter.detach().view(-1)
+            # Every rank holds the whole; the first one speaks for it.
+            values = values if self._world.is_main else values[:0]
+            return Shard(name, shape, 0, values.numel(), values)
+        mapping = parameter._hp_mapping
+        if mapping is None:
+            nothing = torch.empty(0, dtype=torch.float32, device=parameter.device)
+            return Shard(name, shape, 0, 0, nothing, nothing, nothing)
+        address = mapping.lp_fragment_address
+        moments = (mapping.get_optim_state_fragment(key) for key in ("exp_avg", "exp_avg_sq"))
+        master = mapping.get_hp_fragment().detach()
+        return Shard(name, shape, address.start, address.numel, master, *moments)
+
+    def publish(self) -> None:
+        if self._stage < 3:
+            # Copies this rank's masters into the low-precision groups, then all-gathers them.
+            self._engine.optimizer.update_lp_params()
+            return
+        for shard, parameter in zip(self.shards(), self._engine.module.parameters(), strict=True):
+            if parameter.requires_grad:
+                parameter.ds_tensor.data[: shard.numel].copy_(shard.master)
+
+    def scalars(self) -> dict[str, float]:
+        scaler = self._engine.optimizer.loss_scaler
+        since = scaler.cur_iter - scaler.last_overflow_iter - 1 if scaler.dynamic else 0
+        return {
+            "optimizer_step": optimizer_step(self._optimizer),
+            "loss_scale": self._loss_scale(),
+            "steps_since_overflow": float(since),
+        }
+
+    def load_scalars(self, scalars: Mapping[str, float]) -> None:
+        set_optimizer_step(self._optimizer, scalars["optimizer_step"])
+        scaler = self._engine.optimizer.loss_scaler
+        if scaler.dynamic:
+            scaler.cur_scale = scalars["loss_scale"]
+            scaler.last_overflow_iter = -1
+            scaler.cur_iter = int(scalars["steps_since_overflow"])
+
+    def _loss_scale(self) -> float:
+        return float(self._engine.optimizer.loss_scaler.cur_scale) if self._fp16 else 1.0
+
+    def close(self) -> None:
+        self._engine.destroy()
+
+
+def _import_deepspeed(device: torch.device) -> Any:
+    """Import DeepSpeed for this device, quiet, with what it compiles at the first start found.
+
+    Raises:
+        LaunchError: it is not installed, or its CPU collectives cannot be compiled.
+    """
+    os.environ.setdefault("DS_ACCELERATOR", device.type)
+    if device.type == "cpu":
+        # ninja lies beside the interpreter, which is not on PATH unless the environment is active.
+        scripts = str(Path(sys.executable).parent)
+        if shutil.which("ninja") is None:
+            os.environ["PATH"] = os.pathsep.join([scripts, os.environ.get("PATH", "")])
+        missing = [tool for tool in ("ninja", os.environ.get("CXX", "c++")) if not shutil.which(tool)]
+        if missing:
+            raise LaunchError(
+                f"DeepSpeed compiles its CPU collectives at the first start and finds no "
+                f"{' and no '.join(missing)}; install a C++ compiler (package g++) and `pip "
+                f"install ninja`"
+            )
+    try:
+        import deepspeed  # noqa: PLC0415
+    except ImportError as error:
+        raise LaunchError(
+            f"strategy 'zero' needs deepspeed, which cannot be imported ({error}); "
+            f"`pip install deepspeed`, or set strategy.kind to fsdp"
+        ) from None
+    logging.getLogger("DeepSpeed").setLevel(logging.WARNING)
+    if device.type == "cpu":
+        _allow_fp16_without_fp16_units(deepspeed)
+    return deepspeed
+
+
+def _allow_fp16_without_fp16_units(deepspeed: Any) -> None:
+    """Let DeepSpeed compute fp16 on any CPU.
+
+    It refuses where oneDNN has no fp16 kernels; torch computes fp16 all the same, with the same
+    rounding, only slowly.
+    """
+    accelerator = deepspeed.accelerator.get_accelerator()
+    if accelerator.is_fp16_supported():
+        return
+
+    class PatientCpu(type(accelerator)):  # type: ignore[misc]
+        def is_fp16_supported(self) -> bool:
+            return True
+
+    deepspeed.accelerator.set_accelerator(PatientCpu())
