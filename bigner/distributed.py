@@ -8,11 +8,10 @@ from __future__ import annotations
 
 import os
 import sys
-import traceback
 from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import timedelta
-from typing import Any, NoReturn
+from typing import Any
 
 import torch
 import torch.distributed as dist
@@ -86,6 +85,16 @@ class World:
         dist.broadcast_object_list(box, src=0)
         return box[0]
 
+    def send_to_main(self, values: torch.Tensor) -> None:
+        """Give rank 0 a tensor, which it takes with ``receive``; for the other ranks."""
+        dist.send(values.to(self.device).contiguous(), dst=0)
+
+    def receive(self, numel: int, dtype: torch.dtype, source: int) -> torch.Tensor:
+        """A flat tensor that rank ``source`` gives; for rank 0."""
+        values = torch.empty(numel, dtype=dtype, device=self.device)
+        dist.recv(values, src=source)
+        return values
+
     def barrier(self) -> None:
         """Return when every rank has come here."""
         if self.size > 1:
@@ -143,7 +152,11 @@ def start(*, sharded: bool, timeout: timedelta = COLLECTIVE_TIMEOUT) -> World:
             dist.init_process_group(backend, timeout=timeout, device_id=bound)
         else:
             dist.init_process_group(
-                backend, store=dist.HashStore(), rank=0, world_size=1, device_id=bound
+                backend,
+                store=torch._C._distributed_c10d.HashStore(),
+                rank=0,
+                world_size=1,
+                device_id=bound,
             )
     return World(launched_rank(), size, local_rank, device)
 
@@ -168,40 +181,19 @@ def _check_rendezvous() -> None:
         )
 
 
-def leave(code: int) -> NoReturn:
-    """End this process in order: the only way out of a run that had a process group.
+def leave_group(code: int) -> None:
+    """End this process in order if it is in a process group: the only way out of such a run.
 
     A gloo worker thread may drop the last reference to a finished collective's tensors after the
     interpreter began to shut down, cannot take the GIL then and aborts the process (SIGABRT after
     all work was done, about one run in ten). So the group is taken down first and the process
     left without the interpreter's shutdown.
     """
+    if not dist.is_initialized():
+        return
     for stream in (sys.stdout, sys.stderr):
         stream.flush()
-    if not dist.is_initialized():
-        sys.exit(code)
     if code == 0:
         # After a failure the other ranks may be stuck in a collective: do not wait for them.
         dist.destroy_process_group()
     os._exit(code)
-
-
-def report_failure(error: BaseException) -> int:
-    """Print an error once for all ranks that share it; returns the exit code it stands for."""
-    if isinstance(error, KeyboardInterrupt):
-        _print_on_main("bigner: stopped by Ctrl-C")
-        return 130
-    if isinstance(error, BignerError):
-        if error.exit_code == 2:
-            # All ranks read the same input and fail alike; one message is enough.
-            _print_on_main(f"bigner: error: {error}")
-        else:
-            print(f"bigner: rank {launched_rank()}: {error}", file=sys.stderr)
-        return error.exit_code
-    traceback.print_exception(error)
-    return 1
-
-
-def _print_on_main(message: str) -> None:
-    if launched_rank() == 0:
-        print(message, file=sys.stderr)

@@ -19,6 +19,7 @@ from rich.progress import (
     BarColumn,
     MofNCompleteColumn,
     Progress,
+    TaskID,
     TextColumn,
     TimeRemainingColumn,
 )
@@ -36,8 +37,8 @@ class _Bars:
         self._progress: Progress | None = None
         self._open = 0
 
-    def add(self, description: str, total: int, completed: int = 0) -> int:
-        """Show one more bar; returns its number."""
+    def add(self, description: str, total: int, completed: int = 0) -> TaskID:
+        """Show one more bar."""
         if self._progress is None:
             self._progress = Progress(
                 TextColumn("{task.description}"),
@@ -52,15 +53,15 @@ class _Bars:
         self._open += 1
         return self._progress.add_task(description, total=total, completed=completed, note="")
 
-    def advance(self, bar: int, note: str = "") -> None:
+    def advance(self, bar: TaskID, note: str = "") -> None:
         """Move a bar on by one."""
         assert self._progress is not None
         self._progress.update(bar, advance=1, note=note)
 
-    def remove(self, bar: int) -> None:
+    def remove(self, bar: TaskID) -> None:
         """Take a bar away; the display ends with the last one."""
         assert self._progress is not None
-        self._progress.remove_task(bar)  # type: ignore[arg-type]
+        self._progress.remove_task(bar)
         self._open -= 1
         if not self._open:
             self._progress.stop()
@@ -118,7 +119,7 @@ class MetricsLog:
         self._total = total_steps
         self._started = time.perf_counter()
         self._first_step = first_step
-        self._bar: int | None = None
+        self._bar: TaskID | None = None
         self._board: Any = None
         if not enabled:
             return

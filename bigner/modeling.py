@@ -17,6 +17,7 @@ from transformers import (
 )
 from transformers.utils import logging as transformers_logging
 
+from bigner.config.checks import missing_folder
 from bigner.config.schema import ModelConfig
 from bigner.errors import ModelError
 
@@ -49,7 +50,9 @@ def load_tokenizer(model: ModelConfig) -> PreTrainedTokenizerFast:
     try:
         tokenizer = AutoTokenizer.from_pretrained(name, **options)
     except (OSError, ValueError, KeyError, ImportError) as error:
-        raise ModelError(f"no tokenizer can be loaded from {name!r}: {_first_line(error)}") from None
+        raise ModelError(
+            f"no tokenizer can be loaded from {name!r}: {_first_line(error)}"
+        ) from None
     if not tokenizer.is_fast:
         raise ModelError(
             f"the tokenizer of {name!r} is {type(tokenizer).__name__}, which has no fast form; "
@@ -121,13 +124,45 @@ def load_model_config(model: ModelConfig) -> Any:
         ) from None
 
 
-def tags_of(folder: str) -> list[str]:
+def check_fits(model: PreTrainedModel, tokenizer: PreTrainedTokenizerFast, max_length: int) -> None:
+    """Refuse windows and pieces that the model has no position or embedding for.
+
+    Raises:
+        ModelError: the tokenizer or ``data.max_length`` does not fit the model.
+    """
+    limit = _longest_window(model)
+    if limit is not None and max_length > limit:
+        raise ModelError(
+            f"data.max_length {max_length} is more than the {limit} pieces this model has "
+            f"positions for; set data.max_length to {limit} or less"
+        )
+    rows = model.get_input_embeddings().num_embeddings
+    if len(tokenizer) > rows:
+        raise ModelError(
+            f"the tokenizer has {len(tokenizer)} pieces and the model embeddings for {rows}; "
+            f"they do not belong together"
+        )
+
+
+def _longest_window(model: PreTrainedModel) -> int | None:
+    """Positions the model can tell apart; None where they are relative."""
+    table = getattr(getattr(model.base_model, "embeddings", None), "position_embeddings", None)
+    if isinstance(table, nn.Embedding):
+        # RoBERTa's kind counts positions from the padding id on.
+        unused = 0 if table.padding_idx is None else table.padding_idx + 1
+        return table.num_embeddings - unused
+    if getattr(model.config, "rope_parameters", None):
+        return int(model.config.max_position_embeddings)
+    return None
+
+
+def tags_of(folder: Path) -> list[str]:
     """The tags of an exported model in the order of their ids.
 
     Raises:
         ModelError: the folder has no config, or its config has no names for its labels.
     """
-    path = Path(folder) / "config.json"
+    path = folder / "config.json"
     try:
         id2label = json.loads(path.read_text(encoding="utf-8"))["id2label"]
         return [id2label[str(i)] for i in range(len(id2label))]
@@ -148,9 +183,7 @@ def units(model: PreTrainedModel) -> list[nn.Module]:
 
 
 def _check_folder(name: str, field: str) -> None:
-    # A path that is not there would be looked up on the Hub, with a message about repositories.
-    looks_like_path = name.startswith((".", "/", "~")) or name.count("/") > 1
-    if looks_like_path and not Path(name).is_dir():
+    if missing_folder(name):
         raise ModelError(f"{field} {name!r}: there is no such folder")
 
 

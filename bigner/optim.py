@@ -48,7 +48,9 @@ class LearningRate:
     stand-in, so that a strategy is only ever told a number.
     """
 
-    def __init__(self, training: TrainingConfig, total_steps: int, *, lower_is_better: bool) -> None:
+    def __init__(
+        self, training: TrainingConfig, total_steps: int, *, lower_is_better: bool
+    ) -> None:
         self._training = training
         self._warmup_steps = round(training.warmup_ratio * total_steps)
         self._stand_in = torch.optim.SGD([torch.zeros(1)], lr=training.learning_rate)

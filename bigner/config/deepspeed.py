@@ -182,9 +182,8 @@ class _Checker:
             DeepSpeedZeroConfig(**{**zero, "stage": 3})
         except ValidationError as error:
             for detail in error.errors(include_url=False):
-                *section, key = (str(part) for part in detail["loc"]) or ("zero_optimization",)
-                message = f"{detail['msg']}; got {detail['input']!r}"
-                self.add(key, ".".join(["zero_optimization", *section]), message)
+                *section, key = ("zero_optimization", *(str(part) for part in detail["loc"]))
+                self.add(key, ".".join(section), f"{detail['msg']}; got {detail['input']!r}")
 
 
 _TYPE_NAMES = {
@@ -208,8 +207,14 @@ def _unknown(key: str, known: dict[str, tuple[type, ...]]) -> str:
     return f"is not a key DeepSpeed's tuning has; {advice}"
 
 
-def render(config: RunConfig, strategy: ZeroStrategy, world_size: int) -> dict[str, Any]:
+def render(
+    config: RunConfig, strategy: ZeroStrategy, world_size: int, *, training: bool = True
+) -> dict[str, Any]:
     """The dict that DeepSpeed is given: the run config's values and the file's tuning.
+
+    Args:
+        training: without it there is no optimizer, so stages that shard nothing but its state and
+            gradients are stage 0, and batch sizes have no meaning.
 
     Raises:
         ConfigError: the ds_configs file is wrong.
@@ -220,14 +225,16 @@ def render(config: RunConfig, strategy: ZeroStrategy, world_size: int) -> dict[s
         if problems := check_tuning_file(strategy.deepspeed_config):
             raise ConfigError(problems)
         tuning = json.loads(strategy.deepspeed_config.read_text(encoding="utf-8-sig"))
-    training = config.training
+    stage = strategy.stage if training or strategy.stage == 3 else 0
+    micro_batch = config.training.micro_batch_size
+    accumulation = config.training.accumulation(world_size) if training else 1
     return {
         **tuning,
-        "zero_optimization": {**tuning.get("zero_optimization", {}), "stage": strategy.stage},
-        "train_batch_size": training.global_batch_size,
-        "train_micro_batch_size_per_gpu": training.micro_batch_size,
-        "gradient_accumulation_steps": training.accumulation(world_size),
-        "gradient_clipping": training.max_grad_norm or 0.0,
+        "zero_optimization": {**tuning.get("zero_optimization", {}), "stage": stage},
+        "train_batch_size": micro_batch * accumulation * world_size,
+        "train_micro_batch_size_per_gpu": micro_batch,
+        "gradient_accumulation_steps": accumulation,
+        "gradient_clipping": config.training.max_grad_norm or 0.0,
         "fp16": {
             "enabled": config.precision == "fp16",
             "initial_scale_power": INITIAL_LOSS_SCALE_POWER,

@@ -86,9 +86,7 @@ def _where(path: FieldPath, document: Document, overridden: Mapping[FieldPath, s
     return inside[0] if inside and path not in document.lines else document.where(path)
 
 
-def _check_deepspeed_file(
-    document: Document, overridden: Mapping[FieldPath, str]
-) -> list[Problem]:
+def _check_deepspeed_file(document: Document, overridden: Mapping[FieldPath, str]) -> list[Problem]:
     strategy = document.value.get("strategy")
     name = strategy.get("deepspeed_config") if isinstance(strategy, dict) else None
     if not isinstance(name, str) or not name or strategy.get("kind") != "zero":

@@ -7,7 +7,7 @@ here changes what a user wrote: validators accept or refuse, and derived numbers
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, ClassVar, Literal
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, Strict, model_validator
 
@@ -280,26 +280,29 @@ class TrainingConfig(Section):
         samples_at_once = self.micro_batch_size * world_size
         steps, rest = divmod(self.global_batch_size, samples_at_once)
         if rest or not steps:
-            raise ValueError(_batch_advice(self.global_batch_size, self.micro_batch_size, world_size))
+            raise ValueError(self._batch_advice(world_size))
         return steps
 
-
-def _batch_advice(global_batch: int, micro_batch: int, world_size: int) -> str:
-    at_once = micro_batch * world_size
-    nearest = max(1, round(global_batch / at_once)) * at_once
-    advice = f"set training.global_batch_size to {nearest}"
-    share, rest = divmod(global_batch, world_size)
-    if not rest:
-        fitting = max(d for d in range(1, min(share, micro_batch) + 1) if share % d == 0)
-        advice += f", or training.micro_batch_size to {fitting}"
-    return (
-        f"global_batch_size {global_batch} is not micro_batch_size {micro_batch} x accumulation x "
-        f"world size {world_size} for any whole accumulation; {advice}"
-    )
+    def _batch_advice(self, world_size: int) -> str:
+        at_once = self.micro_batch_size * world_size
+        nearest = max(1, round(self.global_batch_size / at_once)) * at_once
+        advice = f"set training.global_batch_size to {nearest}"
+        share, rest = divmod(self.global_batch_size, world_size)
+        if not rest:
+            sizes = range(1, min(share, self.micro_batch_size) + 1)
+            fitting = max(size for size in sizes if share % size == 0)
+            advice += f", or training.micro_batch_size to {fitting}"
+        return (
+            f"global_batch_size {self.global_batch_size} is not micro_batch_size "
+            f"{self.micro_batch_size} x accumulation x world size {world_size} for any whole "
+            f"accumulation; {advice}"
+        )
 
 
 class SingleStrategy(Section):
     """One process, nothing sharded: the reference for the others."""
+
+    needs_process_group: ClassVar[bool] = False
 
     kind: Literal["single"] = "single"
     """Tells the strategies apart."""
@@ -307,6 +310,8 @@ class SingleStrategy(Section):
 
 class FsdpStrategy(Section):
     """PyTorch FSDP2: `fully_shard` on every layer, the embeddings and the root."""
+
+    needs_process_group: ClassVar[bool] = True
 
     kind: Literal["fsdp"]
     """Tells the strategies apart."""
@@ -318,6 +323,8 @@ class FsdpStrategy(Section):
 class ZeroStrategy(Section):
     """DeepSpeed ZeRO."""
 
+    needs_process_group: ClassVar[bool] = True
+
     kind: Literal["zero"]
     """Tells the strategies apart."""
 
@@ -328,7 +335,9 @@ class ZeroStrategy(Section):
     """A ds_configs file that tunes ZeRO: buckets, prefetch, persistence, offload; nothing else."""
 
 
-StrategyConfig = Annotated[SingleStrategy | FsdpStrategy | ZeroStrategy, Field(discriminator="kind")]
+StrategyConfig = Annotated[
+    SingleStrategy | FsdpStrategy | ZeroStrategy, Field(discriminator="kind")
+]
 
 
 class EvaluationConfig(Section):

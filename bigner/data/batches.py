@@ -92,9 +92,7 @@ class TrainingPlan:
                 step += 1
 
 
-def evaluation_batches(
-    lengths: Rows, *, batch_size: int, rank: int, world_size: int
-) -> list[Rows]:
+def evaluation_batches(lengths: Rows, *, batch_size: int, rank: int, world_size: int) -> list[Rows]:
     """The windows this rank predicts, one array a batch; the same number of batches on each rank.
 
     Longest first, so that a batch that does not fit into memory shows at once. Every window is

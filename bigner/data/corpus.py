@@ -77,7 +77,7 @@ def _require_tags(sentences: Sentences, scheme: Scheme) -> None:
     for sentence in _all(sentences) if wrong else ():
         for tag, line in zip(sentence.tags, sentence.lines, strict=True):
             if tag in wrong:
-                others = f", nor are {len(wrong) - 1} other tags" if len(wrong) > 1 else ""
+                others = f" (other such tags: {len(wrong) - 1})" if len(wrong) > 1 else ""
                 raise DataError.at(
                     sentence.file,
                     line,

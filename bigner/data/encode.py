@@ -124,9 +124,7 @@ class WindowEncoder:
             if owned_start < owned_end:
                 yield self._window(text, pieces, range(start, end), range(owned_start, owned_end))
 
-    def _window(
-        self, text: Text, pieces: list[list[int]], words: range, owned: range
-    ) -> Window:
+    def _window(self, text: Text, pieces: list[list[int]], words: range, owned: range) -> Window:
         input_ids = list(self._prefix)
         labels = [IGNORED] * len(input_ids)
         places = []

@@ -19,7 +19,8 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
-from datasets import Dataset, Features, Sequence as ListOf, Value
+from datasets import Dataset, Features, Value
+from datasets import Sequence as ListOf
 from datasets.arrow_writer import ArrowWriter
 from filelock import FileLock
 from transformers import PreTrainedTokenizerFast
@@ -67,8 +68,9 @@ class SplitData:
     words_cut: int
 
     def column(self, name: str) -> np.ndarray[Any, np.dtype[np.int64]]:
-        """A whole number of each window: ``length``, ``num_labels``, ``first_word``, ``num_words``."""
-        return self.windows.data.column(name).to_numpy()  # type: ignore[no-any-return]
+        """A number of each window: ``length``, ``num_labels``, ``first_word`` or ``num_words``."""
+        values: np.ndarray[Any, np.dtype[np.int64]] = self.windows.data.column(name).to_numpy()
+        return values
 
 
 @dataclass(frozen=True, slots=True)

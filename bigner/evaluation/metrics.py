@@ -58,7 +58,9 @@ class Scores:
         return asdict(self)
 
 
-def span_scores(gold: Tags, predicted: Tags, *, strict: bool) -> tuple[SpanScores, dict[str, SpanScores]]:
+def span_scores(
+    gold: Tags, predicted: Tags, *, strict: bool
+) -> tuple[SpanScores, dict[str, SpanScores]]:
     """Micro-averaged span scores and those of each type that is in gold or prediction.
 
     Args:
@@ -101,9 +103,7 @@ def _span_scores(values: dict[str, Any]) -> SpanScores:
     )
 
 
-def score(
-    gold: Tags, predicted: Tags, *, loss: float, words_without_pieces: int
-) -> Scores:
+def score(gold: Tags, predicted: Tags, *, loss: float, words_without_pieces: int) -> Scores:
     """All scores of a split.
 
     Args:

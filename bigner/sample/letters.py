@@ -183,7 +183,9 @@ class _Writer:
                 return [surname]
             case "listed":
                 comma: Span = (",", None)
-                return self.rng.choice(([surname, given], [surname, comma, given], [capitals, given]))
+                return self.rng.choice(
+                    ([surname, given], [surname, comma, given], [capitals, given])
+                )
             case "title":
                 return [(self.rng.choice(_TITLES[self.language][person.woman]), None)]
             case "birth_date":
@@ -356,7 +358,9 @@ _PLAIN_SLOTS: dict[str, Callable[[_Writer], str]] = {
     "iban": lambda writer: _digits(writer.rng, "CZ## #### #### #### #### ####"),
     "in_city": lambda writer: writer.rng.choice(_CITIES[writer.language])[1],
     "nine_digits": lambda writer: _digits(writer.rng, "#########"),
-    "phone": lambda writer: _digits(writer.rng, writer.rng.choice(("+420 ### ### ###", "### ### ###"))),
+    "phone": lambda writer: _digits(
+        writer.rng, writer.rng.choice(("+420 ### ### ###", "### ### ###"))
+    ),
     "reference": lambda writer: _draw_reference(writer.rng),
     "street": _Writer.street,
     "ten_digits": lambda writer: _digits(writer.rng, "##########"),

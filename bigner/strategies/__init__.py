@@ -14,36 +14,44 @@ from bigner.strategies.precision import check_precision
 __all__ = ["Shard", "StepOutcome", "Strategy", "open_strategy"]
 
 
-def open_strategy(config: RunConfig, world: World, model: PreTrainedModel) -> Strategy:
+def open_strategy(
+    config: RunConfig, world: World, model: PreTrainedModel, *, training: bool = True
+) -> Strategy:
     """Spread ``model`` (whole, fp32, on the CPU, alike on every rank) as the config says.
 
     The backends are imported here, so a run needs only the one it uses.
+
+    Args:
+        training: whether the model will be trained; without an optimizer it takes a quarter of
+            the memory, and only ``predict``, ``shards`` and ``close`` may be called.
 
     Raises:
         LaunchError: the device cannot compute the precision, or the batch sizes do not fit the
             world.
     """
     check_precision(config.precision, world.device)
-    training, strategy = config.training, config.strategy
-    if training.gradient_checkpointing:
+    if training and config.training.gradient_checkpointing:
         model.gradient_checkpointing_enable({"use_reentrant": False})
-    match strategy:
+    trained = config.training if training else None
+    match config.strategy:
         case SingleStrategy():
             from bigner.strategies.single import Single  # noqa: PLC0415
 
-            return Single(model, training, config.precision, world)
-        case FsdpStrategy():
+            return Single(model, trained, config.precision, world)
+        case FsdpStrategy() as strategy:
             from bigner.strategies.fsdp import Fsdp  # noqa: PLC0415
 
-            return Fsdp(model, strategy, training, config.precision, world)
-        case ZeroStrategy():
+            return Fsdp(model, strategy, trained, config.precision, world)
+        case ZeroStrategy() as strategy:
             from bigner.strategies.zero import Zero  # noqa: PLC0415
 
-            return Zero(model, _settings(config, strategy, world), training, world)
+            return Zero(model, _settings(config, strategy, world, training), trained, world)
 
 
-def _settings(config: RunConfig, strategy: ZeroStrategy, world: World) -> dict[str, object]:
+def _settings(
+    config: RunConfig, strategy: ZeroStrategy, world: World, training: bool
+) -> dict[str, object]:
     try:
-        return render(config, strategy, world.size)
+        return render(config, strategy, world.size, training=training)
     except ValueError as error:
         raise LaunchError(str(error)) from None

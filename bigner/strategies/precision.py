@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-
 import torch
 import torch.nn.functional as F
 
@@ -26,7 +25,7 @@ def check_precision(precision: Precision, device: torch.device) -> None:
         values = torch.ones(8, 8, dtype=dtype, device=device, requires_grad=True)
         weight = torch.ones(8, 8, dtype=dtype, device=device)
         out = F.layer_norm(F.gelu(values @ weight), (8,)).softmax(-1)
-        out.sum().backward()
+        torch.autograd.backward(out.sum())
     except RuntimeError as error:
         raise LaunchError(
             f"precision {precision} cannot be computed on {device.type} here ({error}); set "

@@ -16,18 +16,14 @@ from transformers import PreTrainedModel
 from bigner.config.schema import TrainingConfig
 from bigner.distributed import World
 from bigner.errors import LaunchError
-from bigner.optim import parameter_groups
-from bigner.strategies.base import (
-    Shard,
-    StepOutcome,
-    Strategy,
+from bigner.strategies.adamw import (
     adamw,
-    check_loss_scale,
     create_adamw_state,
     optimizer_step,
     set_learning_rate,
     set_optimizer_step,
 )
+from bigner.strategies.base import Shard, StepOutcome, Strategy, check_loss_scale
 
 
 class Zero(Strategy):
@@ -37,25 +33,32 @@ class Zero(Strategy):
         self,
         model: PreTrainedModel,
         settings: Mapping[str, Any],
-        training: TrainingConfig,
+        training: TrainingConfig | None,
         world: World,
     ) -> None:
-        deepspeed = _import_deepspeed(world.device)
+        deepspeed = _import_deepspeed(world)
         self._world = world
         self._stage: int = settings["zero_optimization"]["stage"]
         self._fp16: bool = settings["fp16"]["enabled"]
         # DeepSpeed averages over ranks and over micro-batches; the contract wants the sum.
         self._cancel_mean = world.size * settings["gradient_accumulation_steps"]
-        whole = dict(model.named_parameters())
-        exact = {name: p.detach().clone() for name, p in whole.items() if p.requires_grad}
-        optimizer = adamw(parameter_groups(model, training.weight_decay), training)
+        exact = {name: p.detach().clone() for name, p in model.named_parameters()}
+        self._optimizer = adamw(model, training) if training else None
         self._engine, _, _, _ = deepspeed.initialize(
-            model=model, optimizer=optimizer, config=dict(settings), dist_init_required=False
+            model=model,
+            optimizer=self._optimizer,
+            config=dict(settings),
+            dist_init_required=False,
         )
-        self._optimizer = optimizer
-        create_adamw_state(optimizer, self._flat_masters())
-        self._link_state()
-        self._take_exact_masters(exact)
+        if self._optimizer is not None:
+            create_adamw_state(self._optimizer, self._flat_masters())
+            self._link_state()
+            self._take_exact_masters(exact)
+
+    @property
+    def _training(self) -> torch.optim.AdamW:
+        assert self._optimizer is not None, "opened to predict, not to train"
+        return self._optimizer
 
     def _flat_masters(self) -> list[torch.Tensor]:
         """This rank's fp32 masters, flattened together: what AdamW really updates."""
@@ -72,20 +75,21 @@ class Zero(Strategy):
         for params, flat in zip(groups, self._flat_masters(), strict=True):
             for parameter in params:
                 if parameter._hp_mapping is not None:
-                    state = self._optimizer.state[flat]
+                    state = self._training.state[flat]
                     parameter._hp_mapping.set_optim_state_fragment(flat, state)
 
     def _take_exact_masters(self, exact: Mapping[str, torch.Tensor]) -> None:
         """Undo DeepSpeed's rounding of the fp32 weights through fp16 on their way in."""
         for shard in self.shards():
-            if shard.numel and shard.name in exact:
+            if shard.exp_avg is not None and shard.numel:
                 values = exact[shard.name].view(-1)
                 shard.master.copy_(values[shard.offset : shard.offset + shard.numel])
         self.publish()
 
     def forward(self, inputs: Mapping[str, torch.Tensor]) -> torch.Tensor:
         self._engine.train()
-        return self._engine(**inputs).logits
+        logits: torch.Tensor = self._engine(**inputs).logits
+        return logits
 
     def backward(self, loss_share: torch.Tensor, *, last: bool) -> None:
         self._engine.backward(loss_share * self._cancel_mean)
@@ -94,7 +98,7 @@ class Zero(Strategy):
             self._engine.step()
 
     def step(self, learning_rate: float) -> StepOutcome:
-        set_learning_rate(self._optimizer, learning_rate)
+        set_learning_rate(self._training, learning_rate)
         loss_scale = self._loss_scale()
         self._engine.step()
         skipped = not self._engine.was_step_applied()
@@ -106,7 +110,8 @@ class Zero(Strategy):
     @torch.no_grad()
     def predict(self, inputs: Mapping[str, torch.Tensor]) -> torch.Tensor:
         self._engine.eval()
-        return self._engine(**inputs).logits
+        logits: torch.Tensor = self._engine(**inputs).logits
+        return logits
 
     def shards(self) -> Iterator[Shard]:
         pieces = self._stage3_shard if self._stage == 3 else self._replicated_shard
@@ -119,12 +124,12 @@ class Zero(Strategy):
         offset = min(self._world.rank * part, parameter.ds_numel)
         numel = min(part, parameter.ds_numel - offset)
         shape = tuple(parameter.ds_shape)
-        if not parameter.requires_grad:
+        if self._optimizer is None or not parameter.requires_grad:
             return Shard(name, shape, offset, numel, parameter.ds_tensor.data[:numel])
         zero = self._engine.optimizer
         group, start, _ = zero.grad_position[zero.get_param_id(parameter)]
         flat = zero.fp32_partitioned_groups_flat[group]
-        state = self._optimizer.state[flat]
+        state = self._training.state[flat]
         master, exp_avg, exp_avg_sq = (
             tensor.detach().narrow(0, start, numel)
             for tensor in (flat, state["exp_avg"], state["exp_avg_sq"])
@@ -133,7 +138,7 @@ class Zero(Strategy):
 
     def _replicated_shard(self, name: str, parameter: Any) -> Shard:
         shape = tuple(parameter.shape)
-        if not parameter.requires_grad:
+        if self._optimizer is None or not parameter.requires_grad:
             values = parameter.detach().view(-1)
             # Every rank holds the whole; the first one speaks for it.
             values = values if self._world.is_main else values[:0]
@@ -160,13 +165,13 @@ class Zero(Strategy):
         scaler = self._engine.optimizer.loss_scaler
         since = scaler.cur_iter - scaler.last_overflow_iter - 1 if scaler.dynamic else 0
         return {
-            "optimizer_step": optimizer_step(self._optimizer),
+            "optimizer_step": optimizer_step(self._training),
             "loss_scale": self._loss_scale(),
             "steps_since_overflow": float(since),
         }
 
     def load_scalars(self, scalars: Mapping[str, float]) -> None:
-        set_optimizer_step(self._optimizer, scalars["optimizer_step"])
+        set_optimizer_step(self._training, scalars["optimizer_step"])
         scaler = self._engine.optimizer.loss_scaler
         if scaler.dynamic:
             scaler.cur_scale = scalars["loss_scale"]
@@ -180,19 +185,23 @@ class Zero(Strategy):
         self._engine.destroy()
 
 
-def _import_deepspeed(device: torch.device) -> Any:
+def _import_deepspeed(world: World) -> Any:
     """Import DeepSpeed for this device, quiet, with what it compiles at the first start found.
 
     Raises:
         LaunchError: it is not installed, or its CPU collectives cannot be compiled.
     """
+    device = world.device
     os.environ.setdefault("DS_ACCELERATOR", device.type)
+    # DeepSpeed asks the environment even where there was no launcher.
+    os.environ.setdefault("LOCAL_RANK", str(world.local_rank))
     if device.type == "cpu":
         # ninja lies beside the interpreter, which is not on PATH unless the environment is active.
         scripts = str(Path(sys.executable).parent)
         if shutil.which("ninja") is None:
             os.environ["PATH"] = os.pathsep.join([scripts, os.environ.get("PATH", "")])
-        missing = [tool for tool in ("ninja", os.environ.get("CXX", "c++")) if not shutil.which(tool)]
+        compiler = os.environ.get("CXX", "c++")
+        missing = [tool for tool in ("ninja", compiler) if not shutil.which(tool)]
         if missing:
             raise LaunchError(
                 f"DeepSpeed compiles its CPU collectives at the first start and finds no "

@@ -1,0 +1,55 @@
+"""``python -m bigner``, ``bigner``, and what the launchers start."""
+
+from __future__ import annotations
+
+import os
+import sys
+import traceback
+from typing import NoReturn
+
+import click
+
+from bigner.cli import run
+from bigner.errors import BignerError
+
+
+def main() -> NoReturn:
+    """Run the command line and leave with its exit code: 0 done, 1 failed, 2 wrong input."""
+    try:
+        code = run()
+    except (Exception, KeyboardInterrupt) as error:
+        code = report(error)
+    leave(code)
+
+
+def report(error: BaseException) -> int:
+    """Print an error the way its kind deserves; returns the exit code it stands for."""
+    rank = int(os.environ.get("RANK", "0"))
+    if isinstance(error, click.ClickException):
+        if rank == 0:
+            error.show()
+        return error.exit_code
+    if isinstance(error, click.Abort | KeyboardInterrupt):
+        if rank == 0:
+            print("bigner: stopped by Ctrl-C", file=sys.stderr)
+        return 130
+    if isinstance(error, BignerError):
+        # All ranks read the same input and fail alike: one of them tells.
+        if error.exit_code != 2 or rank == 0:
+            print(f"bigner: error: {error}", file=sys.stderr)
+        return error.exit_code
+    traceback.print_exception(error)
+    return 1
+
+
+def leave(code: int) -> NoReturn:
+    """Leave in order; torch, which most commands never load, has a hazard of its own there."""
+    if "torch.distributed" in sys.modules:
+        from bigner.distributed import leave_group  # noqa: PLC0415
+
+        leave_group(code)
+    sys.exit(code)
+
+
+if __name__ == "__main__":
+    main()

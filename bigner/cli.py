@@ -1,0 +1,193 @@
+"""The command line: one command per verb, each importing its verb when it is called."""
+
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from bigner import __version__
+from bigner.config.schema import RunConfig, Split
+
+app = typer.Typer(
+    name="bigner",
+    no_args_is_help=True,
+    add_completion=True,
+    pretty_exceptions_enable=False,
+    rich_markup_mode=None,
+    context_settings={"help_option_names": ["-h", "--help"]},
+    help="Fine-tune large token-classification models for named-entity recognition, sharded with "
+    "DeepSpeed ZeRO or PyTorch FSDP2, and score them exactly.",
+)
+
+RunFile = Annotated[Path, typer.Argument(metavar="RUN.YAML", help="The run file.")]
+Overrides = Annotated[
+    list[str] | None,
+    typer.Argument(
+        metavar="[KEY=VALUE]...",
+        help="Overrides of the run file: training.learning_rate=1e-5, strategy='{kind: fsdp}'.",
+    ),
+]
+AsJson = Annotated[bool, typer.Option("--json", help="Print JSON on standard output.")]
+
+
+@app.command()
+def validate(
+    run_file: RunFile,
+    overrides: Overrides = None,
+    world_size: Annotated[
+        int | None,
+        typer.Option(min=1, help="Processes the run is meant for; those launched, if not given."),
+    ] = None,
+    as_json: AsJson = False,
+) -> None:
+    """Check a run file and print its resolved plan, before anything is paid for."""
+    from bigner.commands.validate import describe, plan  # noqa: PLC0415
+
+    resolved = plan(_load(run_file, overrides), world_size, run_file)
+    print(_dump(resolved) if as_json else describe(resolved))
+
+
+@app.command()
+def schema() -> None:
+    """Print the JSON Schema of a run file, for an editor to complete by."""
+    print(_dump(RunConfig.model_json_schema()))
+
+
+@app.command()
+def train(run_file: RunFile, overrides: Overrides = None) -> None:
+    """Train, score and export; alone or under torchrun or deepspeed."""
+    config = _load(run_file, overrides)
+    from bigner.commands.train import train as run  # noqa: PLC0415
+
+    run(config, _start(config))
+
+
+@app.command()
+def evaluate(
+    run_file: RunFile,
+    overrides: Overrides = None,
+    model: Annotated[
+        Path | None,
+        typer.Option(metavar="DIR", help="An exported model; the run's own, if not given."),
+    ] = None,
+    split: Annotated[str, typer.Option(help="train, validation or test.")] = "test",
+    predictions: Annotated[
+        Path | None,
+        typer.Option(metavar="FILE", help="Write word, gold tag and predicted tag as columns."),
+    ] = None,
+    as_json: AsJson = False,
+) -> None:
+    """Score an exported model under any strategy and world size."""
+    config = _load(run_file, overrides)
+    chosen = _split(split)
+    model_dir = _model_folder(model or config.run_dir / "model")
+    from bigner.commands.evaluate import evaluate as run  # noqa: PLC0415
+    from bigner.log import scores_table, show  # noqa: PLC0415
+
+    world = _start(config)
+    scores = run(config, world, model_dir=model_dir, split=chosen, predictions_file=predictions)
+    if not world.is_main:
+        return
+    if as_json:
+        print(_dump(scores))
+    else:
+        show(scores_table(f"{chosen} ({scores['words_per_second']:,.0f} words/s)", scores))
+
+
+@app.command()
+def init(
+    folder: Annotated[Path, typer.Argument(metavar="DIR", help="A folder that is not there yet.")],
+) -> None:
+    """Write a ready project: a generated corpus, a small model, run files for both engines."""
+    from bigner.commands.init import init_project  # noqa: PLC0415
+
+    init_project(folder)
+    print(f"{folder} is ready; next:\n  cd {folder}\n  bigner train run_fsdp.yaml")
+
+
+def _print_version(wanted: bool) -> None:
+    if wanted:
+        print(__version__)
+        raise typer.Exit
+
+
+@app.callback()
+def _options(
+    version: Annotated[
+        bool,
+        typer.Option(
+            "--version", callback=_print_version, is_eager=True, help="Print the version."
+        ),
+    ] = False,
+) -> None:
+    pass
+
+
+def _load(run_file: Path, overrides: list[str] | None) -> RunConfig:
+    from bigner.config.load import load_config  # noqa: PLC0415
+
+    return load_config(run_file, overrides or [])
+
+
+def _split(name: str) -> Split:
+    from bigner.config.schema import SPLITS  # noqa: PLC0415
+    from bigner.errors import UserError  # noqa: PLC0415
+
+    for split in SPLITS:
+        if split == name:
+            return split
+    raise UserError(f"--split must be {', '.join(SPLITS)}; got {name!r}")
+
+
+def _model_folder(folder: Path) -> Path:
+    from bigner.errors import ModelError  # noqa: PLC0415
+
+    if not folder.is_dir():
+        raise ModelError(f"there is no model folder {folder}; --model names an exported model")
+    return folder
+
+
+def _start(config: RunConfig) -> Any:
+    from bigner.distributed import start  # noqa: PLC0415
+
+    return start(sharded=config.strategy.needs_process_group)
+
+
+def _dump(values: Any) -> str:
+    return json.dumps(values, indent=2, ensure_ascii=False)
+
+
+def strip_launcher_options(arguments: list[str]) -> list[str]:
+    """The arguments without ``--local_rank=N`` in any spelling, which launchers put in.
+
+    The environment says which rank this is.
+    """
+    kept = []
+    skip = False
+    for argument in arguments:
+        if skip:
+            skip = False
+        elif argument in ("--local_rank", "--local-rank"):
+            skip = True
+        elif not argument.startswith(("--local_rank=", "--local-rank=")):
+            kept.append(argument)
+    return kept
+
+
+def run(arguments: list[str] | None = None) -> int:
+    """Run one command; returns its exit code.
+
+    Raises:
+        BignerError: whatever the command raises; see ``bigner.__main__``.
+    """
+    if arguments is None:
+        arguments = sys.argv[1:]
+    command = typer.main.get_command(app)
+    outcome = command.main(
+        strip_launcher_options(arguments), prog_name="bigner", standalone_mode=False
+    )
+    return outcome if isinstance(outcome, int) else 0

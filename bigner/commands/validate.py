@@ -1,0 +1,131 @@
+"""The plan of a run, resolved without torch and without touching anything."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import Any
+
+from bigner.config.checks import model_problems, world_problems
+from bigner.config.deepspeed import render
+from bigner.config.schema import RunConfig, Split, ZeroStrategy
+from bigner.data.formats import read_sentences, source_files
+from bigner.errors import ConfigError, DataError, Problem
+
+# Larger corpora are not read through just to count: the answer shall come at once.
+COUNTED_BYTES = 8_000_000
+
+
+def plan(config: RunConfig, world_size: int | None, run_file: Path) -> dict[str, Any]:
+    """What the run would do with ``world_size`` processes (those launched, if None).
+
+    Raises:
+        ConfigError: everything that does not fit together, at once.
+    """
+    world_size = world_size or int(os.environ.get("WORLD_SIZE", "1"))
+    where = str(run_file)
+    problems = world_problems(config, world_size, where) + model_problems(config.model, where)
+    texts: dict[Split, int | None] = {}
+    for split in config.data.splits():
+        try:
+            texts[split] = _count_texts(config, split)
+        except DataError as error:
+            problems.append(Problem(where, f"data.{split}", str(error)))
+    if problems:
+        raise ConfigError(problems)
+    return _resolved(config, world_size, texts)
+
+
+def _count_texts(config: RunConfig, split: Split) -> int | None:
+    """Sentences or documents of a split; None where counting would take long."""
+    files = source_files(config.data, split)
+    if not files or sum(file.stat().st_size for file in files) > COUNTED_BYTES:
+        return None
+    sentences = read_sentences(config.data, split)
+    if config.data.unit == "document":
+        return len({sentence.document for sentence in sentences})
+    return sum(1 for _ in sentences)
+
+
+def _resolved(config: RunConfig, world_size: int, texts: dict[Split, int | None]) -> dict[str, Any]:
+    training, strategy = config.training, config.strategy
+    resolved: dict[str, Any] = {
+        "strategy": strategy.model_dump(mode="json"),
+        "precision": config.precision,
+        "world_size": world_size,
+        "batch": {
+            "global_batch_size": training.global_batch_size,
+            "micro_batch_size": training.micro_batch_size,
+            "accumulation": training.accumulation(world_size),
+        },
+        "texts": texts,
+        "optimizer_steps": _optimizer_steps(config, texts["train"]),
+        "writes": _writes(config),
+    }
+    if isinstance(strategy, ZeroStrategy):
+        resolved["deepspeed"] = render(config, strategy, world_size)
+    return resolved
+
+
+def _optimizer_steps(config: RunConfig, texts: int | None) -> dict[str, Any]:
+    """Steps of the run, and whether the number is exact."""
+    training = config.training
+    if training.max_steps is not None:
+        return {"count": training.max_steps, "exact": True}
+    if texts is None:
+        return {"count": None, "exact": False}
+    # A long text is more than one window, which only the tokenizer can tell.
+    steps = -(-texts // training.global_batch_size) * training.num_epochs()
+    return {"count": steps, "exact": False}
+
+
+def _writes(config: RunConfig) -> dict[str, str]:
+    run_dir = config.run_dir
+    writes = {
+        "metrics": str(run_dir / "metrics.jsonl"),
+        "model": str(run_dir / "model"),
+        "summary": str(run_dir / "summary.json"),
+        "config": str(run_dir / "config.yaml"),
+    }
+    if config.checkpoint.every_steps:
+        writes["checkpoints"] = str(run_dir / "checkpoints")
+    if "tensorboard" in config.tracking:
+        writes["tensorboard"] = str(run_dir / "tensorboard")
+    return writes
+
+
+def describe(resolved: dict[str, Any]) -> str:
+    """The plan as lines for people."""
+    batch, steps = resolved["batch"], resolved["optimizer_steps"]
+    options = ", ".join(
+        f"{name} {value}"
+        for name, value in resolved["strategy"].items()
+        if name != "kind" and value is not None
+    )
+    kind = resolved["strategy"]["kind"]
+    texts = ", ".join(
+        f"{split} {'not counted' if count is None else format(count, ',')}"
+        for split, count in resolved["texts"].items()
+    )
+    lines = {
+        "strategy": f"{kind} ({options})" if options else kind,
+        "precision": f"{resolved['precision']}, fp32 master weights",
+        "world size": str(resolved["world_size"]),
+        "global batch": (
+            f"{batch['global_batch_size']} = {batch['micro_batch_size']} micro-batch x "
+            f"{batch['accumulation']} accumulation x {resolved['world_size']} ranks"
+        ),
+        "texts": texts,
+        "optimizer steps": _steps_for_people(steps),
+        **{f"writes {name}": path for name, path in resolved["writes"].items()},
+    }
+    width = max(map(len, lines))
+    return "\n".join(f"{name:<{width}}  {value}" for name, value in lines.items())
+
+
+def _steps_for_people(steps: dict[str, Any]) -> str:
+    if steps["count"] is None:
+        return "known once the data is prepared"
+    if steps["exact"]:
+        return f"{steps['count']:,}"
+    return f"{steps['count']:,}, more if long texts need several windows"

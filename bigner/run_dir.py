@@ -1,0 +1,158 @@
+"""The folder of a run: what lies where in it, and whose it is."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import yaml
+from pydantic import ValidationError
+
+from bigner.config.schema import RunConfig
+from bigner.errors import CheckpointError, ConfigError, Problem
+from bigner.log import inform
+
+# What may change between two legs of one run without making it another run.
+_FREE_FIELDS = {
+    "run_dir",
+    "precision",
+    "strategy",
+    "checkpoint",
+    "tracking",
+    "data.cache_dir",
+    "evaluation.batch_size",
+    "training.gradient_checkpointing",
+    "training.log_every",
+    "training.micro_batch_size",
+}
+
+
+@dataclass(frozen=True, slots=True)
+class RunDir:
+    """Paths inside a run's folder."""
+
+    path: Path
+
+    @property
+    def config(self) -> Path:
+        """The resolved run config, as YAML."""
+        return self.path / "config.yaml"
+
+    @property
+    def summary(self) -> Path:
+        """Steps and final scores; its being there means that the run is done."""
+        return self.path / "summary.json"
+
+    @property
+    def model(self) -> Path:
+        """The best weights so far, as a plain transformers folder."""
+        return self.path / "model"
+
+    @property
+    def checkpoints(self) -> Path:
+        """One folder for each checkpoint."""
+        return self.path / "checkpoints"
+
+    def claim(self, config: RunConfig) -> None:
+        """Make the folder this run's own: for rank 0, before anything is written.
+
+        With ``checkpoint.resume: none`` an earlier run is moved aside, never overwritten.
+
+        Raises:
+            ConfigError: the folder holds a run of another config, or something that is no run.
+            CheckpointError: the folder cannot be written to.
+        """
+        try:
+            if self.config.exists():
+                if config.checkpoint.resume == "none":
+                    self._move_aside()
+                else:
+                    self._check_same_run(config)
+            elif self.path.is_dir() and any(self.path.iterdir()):
+                message = f"{str(self.path)!r} holds files and is no run's folder; choose another"
+                raise ConfigError([Problem("run config", "run_dir", message)])
+            self.path.mkdir(parents=True, exist_ok=True)
+            text = yaml.safe_dump(
+                config.model_dump(mode="json"), sort_keys=False, allow_unicode=True
+            )
+            write_text(self.config, text)
+        except OSError as error:
+            raise CheckpointError(f"run_dir {self.path}: {error.strerror or error}") from None
+
+    def read_summary(self) -> dict[str, Any]:
+        """What the finished run's summary holds.
+
+        Raises:
+            CheckpointError: it is not readable.
+        """
+        try:
+            summary: dict[str, Any] = json.loads(self.summary.read_text(encoding="utf-8"))
+        except (OSError, ValueError) as error:
+            raise CheckpointError(f"{self.summary} cannot be read: {error}") from None
+        return summary
+
+    def _move_aside(self) -> None:
+        number = 1
+        while (aside := self.path.with_name(f"{self.path.name}.{number}")).exists():
+            number += 1
+        self.path.rename(aside)
+        inform(f"the earlier run in {self.path} is now {aside}")
+
+    def _check_same_run(self, config: RunConfig) -> None:
+        where = str(self.config)
+        try:
+            earlier = RunConfig.model_validate(
+                yaml.safe_load(self.config.read_text(encoding="utf-8"))
+            )
+        except (ValidationError, yaml.YAMLError, UnicodeDecodeError):
+            message = "cannot be read; choose another run_dir, or set checkpoint.resume=none"
+            raise ConfigError([Problem(where, "", message)]) from None
+        changed = [
+            (name, before, now)
+            for (name, before), (_, now) in zip(
+                _leaves(earlier.model_dump(mode="json")),
+                _leaves(config.model_dump(mode="json")),
+                strict=True,
+            )
+            if before != now
+        ]
+        if changed:
+            advice = "choose another run_dir, or set checkpoint.resume=none to start over"
+            raise ConfigError(
+                [
+                    Problem(where, name, f"was {before!r} in this run and is {now!r} now; {advice}")
+                    for name, before, now in changed
+                ]
+            )
+
+
+def _leaves(values: dict[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
+    """Dotted names and values of the fields that tell one run from another."""
+    for key, value in values.items():
+        name = f"{prefix}{key}"
+        if name in _FREE_FIELDS:
+            continue
+        # `columns` may be a section or absent: compared as a whole.
+        if isinstance(value, dict) and not prefix:
+            yield from _leaves(value, f"{name}.")
+        else:
+            yield name, value
+
+
+def write_text(path: Path, text: str) -> None:
+    """Write a file so that it is there whole or not at all."""
+    working = path.with_name(f".{path.name}.tmp")
+    with working.open("w", encoding="utf-8") as stream:
+        stream.write(text)
+        stream.flush()
+        os.fsync(stream.fileno())
+    working.replace(path)
+
+
+def write_json(path: Path, values: dict[str, Any]) -> None:
+    """Write plain values so that the file is there whole or not at all."""
+    write_text(path, json.dumps(values, indent=2, ensure_ascii=False) + "\n")
