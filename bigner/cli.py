@@ -86,7 +86,7 @@ def evaluate(
     chosen = _split(split)
     model_dir = _model_folder(model or config.run_dir / "model")
     from bigner.commands.evaluate import evaluate as run  # noqa: PLC0415
-    from bigner.log import scores_table, show  # noqa: PLC0415
+    from bigner.log import show_scores  # noqa: PLC0415
 
     world = _start(config)
     scores = run(config, world, model_dir=model_dir, split=chosen, predictions_file=predictions)
@@ -95,7 +95,7 @@ def evaluate(
     if as_json:
         print(_dump(scores))
     else:
-        show(scores_table(f"{chosen} ({scores['words_per_second']:,.0f} words/s)", scores))
+        show_scores(chosen, scores)
 
 
 @app.command()

@@ -208,8 +208,8 @@ def _duration(seconds: float) -> str:
     return f"{hours}:{minutes:02}:{seconds:02}" if hours else f"{minutes}:{seconds:02}"
 
 
-def scores_table(title: str, scores: Mapping[str, Any]) -> Table:
-    """Scores as a table: a line for each type, then the totals.
+def show_scores(title: str, scores: Mapping[str, Any]) -> None:
+    """Print scores on standard output: a line for each type, then the totals.
 
     Args:
         scores: as ``Scores.as_dict`` gives them.
@@ -224,24 +224,16 @@ def scores_table(title: str, scores: Mapping[str, Any]) -> Table:
     total = {name: scores[name] for name in ("precision", "recall", "f1")}
     table.add_row("all", *_row({**total, "support": scores["strict"]["support"]}), style="bold")
     table.add_row("all, strict IOB2", *_row(scores["strict"]))
-    table.caption = (
-        f"accuracy {scores['accuracy']:.4f}, loss {scores['loss']:.4f}, "
+    output = Console(highlight=False, soft_wrap=True)
+    output.print(table)
+    output.print(
+        f"accuracy {scores['accuracy']:.4f}, loss {scores['loss']:.4f}; "
         f"{scores['words']:,} words in {scores['sentences']:,} sentences, "
-        f"{scores['words_without_pieces']} without sub-words"
+        f"{scores['words_without_pieces']} without sub-words; "
+        f"{scores['words_per_second']:,.0f} words/s"
     )
-    table.caption_justify = "left"
-    return table
 
 
 def _row(values: Mapping[str, Any]) -> list[str]:
     numbers = [f"{values[name]:.4f}" for name in ("precision", "recall", "f1")]
     return [*numbers, str(values["support"])]
-
-
-def show(table: Table) -> None:
-    """Print a result on standard output."""
-    # A width of its own: without a terminal rich would cut at 80 columns.
-    output = Console(highlight=False)
-    if not output.is_terminal:
-        output = Console(highlight=False, width=120)
-    output.print(table)

@@ -21,7 +21,7 @@ from bigner.distributed import World
 from bigner.errors import LaunchError
 from bigner.evaluation.evaluator import ShardedEvaluator, as_json, timed_run
 from bigner.export import export_model, load_weights
-from bigner.log import MetricsLog, inform, scores_table, show, warn
+from bigner.log import MetricsLog, inform, show_scores, warn
 from bigner.modeling import build_model, check_fits, load_tokenizer
 from bigner.optim import LearningRate, token_losses
 from bigner.run_dir import RunDir, write_json
@@ -250,8 +250,7 @@ class _Run:
         scores = as_json(timed)
         log.evaluated(self.step, split, scores)
         if self.world.is_main:
-            title = f"{split}, step {self.step} ({timed.words_per_second:,.0f} words/s)"
-            show(scores_table(title, scores))
+            show_scores(f"{split}, step {self.step}", scores)
         return scores
 
     def _export(self) -> None:
@@ -320,7 +319,7 @@ class _Run:
 def _show_scores(summary: dict[str, Any]) -> None:
     for split in ("validation", "test"):
         if summary.get(split):
-            show(scores_table(split, summary[split]))
+            show_scores(split, summary[split])
 
 
 def versions() -> dict[str, str]:

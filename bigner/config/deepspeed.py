@@ -16,8 +16,12 @@ from typing import Any
 from bigner.config.schema import RunConfig, ZeroStrategy
 from bigner.errors import ConfigError, Problem
 
-INITIAL_LOSS_SCALE_POWER = 16
-"""The dynamic fp16 loss scale begins at 2**16, under every strategy."""
+INITIAL_LOSS_SCALE_POWER = 12
+"""The dynamic fp16 loss scale begins at 2**12, under every strategy.
+
+DeepSpeed and torch begin at 2**16, where the gradients of a fresh head overflow or not by a hair,
+in one strategy and not in another.
+"""
 LOSS_SCALE_WINDOW = 1000
 """Steps without overflow after which the loss scale doubles, under every strategy."""
 

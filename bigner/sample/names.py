@@ -127,9 +127,12 @@ _ENGLISH_SURNAMES_HELD_OUT = """
     Sutton Whitfield Ashworth Thornton Kendrick Barlow Pemberton Hargreaves Ellwood Lancaster
 """
 _CZECH_MEN = {
-    "hard": "Jan Martin Milan Roman Jakub Josef Adam Filip David Viktor Stanislav Václav Miroslav",
-    "velar": "Vojtěch Dominik Patrik Oldřich",
-    "soft": "Tomáš Lukáš Ondřej Matěj Aleš",
+    "hard": """
+        Jan Martin Milan Roman Jakub Josef Adam Filip David Viktor Stanislav Václav Miroslav
+        Antonín Vladimír Kryštof Štěpán Daniel Richard Rostislav Vladislav Bohumil Emil Cyril
+    """,
+    "velar": "Vojtěch Dominik Patrik Oldřich Jindřich Erik",
+    "soft": "Tomáš Lukáš Ondřej Matěj Aleš Matyáš Tadeáš Blažej",
     "ek": "Mar Rad",
     "el": "Pav Kar",
     "tr": "Pet",
@@ -137,50 +140,113 @@ _CZECH_MEN = {
 }
 _CZECH_MEN_HELD_OUT = {"hard": "Jaroslav Libor", "velar": "Bedřich Ludvík", "soft": "Miloš Luboš"}
 _CZECH_WOMEN = {
-    "na": "Jan Han Ev Alen Helen Ann Iren Zuzan Kateřin Martin Ivan Renat Markét Alžbět",
-    "ka": "Len Rad Blan Veroni Moni Eliš",
-    "ra": "Pet Barbo Klá",
-    "la": "Pavl Michael Gabriel Terez",
-    "ie": "Luc Mar Natál",
+    "na": """
+        Jan Han Ev Alen Helen Ann Iren Zuzan Kateřin Martin Ivan Renat Markét Alžbět
+        Vlast Krist Adin Marin Regin Justýn Karolín Pavlín Nin Dan Ilon Krystýn
+    """,
+    "ka": "Len Rad Blan Veroni Moni Eliš Zdeň Anež Jaruš Maruš Haniš",
+    "ra": "Pet Barbo Klá Vě Sá Isido",
+    "la": "Pavl Michael Gabriel Terez Daniel Marcel Nikol Ludmil Bohumil",
+    "ie": "Luc Mar Natál Emíl Amál Rozál Otíl",
 }
-_CZECH_WOMEN_HELD_OUT = {"na": "Simon Růžen Božen", "ka": "Šár Jit", "la": "Kamil", "ie": "Jul"}
+_CZECH_WOMEN_HELD_OUT = {
+    "na": "Simon Růžen Božen",
+    "ka": "Šár Jit Mark",
+    "la": "Kamil",
+    "ie": "Jul",
+}
 _ENGLISH_MEN = """
     John David Michael Paul Andrew Peter James Robert Richard William George Edward Simon Stephen
-    Mark Kevin Daniel Matthew Christopher Anthony Charles Henry Thomas Oliver
+    Mark Kevin Daniel Matthew Christopher Anthony Charles Henry Thomas Oliver Harold Philip Roger
+    Brian Keith Colin Duncan Frank Geoffrey Howard Ian Jonathan Kenneth Leonard Malcolm Neil Owen
 """
 _ENGLISH_MEN_HELD_OUT = "Graham Patrick Nicholas Samuel Benjamin"
 _ENGLISH_WOMEN = """
     Mary Susan Margaret Sarah Elizabeth Emma Helen Karen Jane Laura Rachel Alice Catherine Anne
-    Julia Claire Rebecca Charlotte Emily Linda Patricia Barbara Joan Nicola
+    Julia Claire Rebecca Charlotte Emily Linda Patricia Barbara Joan Nicola Amanda Beatrice Carol
+    Deborah Eleanor Fiona Gillian Heather Irene Janet Kathleen Lesley Maureen Olivia Pamela Ruth
 """
 _ENGLISH_WOMEN_HELD_OUT = "Victoria Hannah Dorothy Jennifer Louise"
 
+# Surnames put together from a beginning and an ending; of ten of them, three are held out. Their
+# number teaches a model to look at a name's neighbours, and their parts are known from training.
+_CZECH_BEGINNINGS = """
+    Bar Ber Bor Cej Dol Dub Fab Hav Hlad Hol Hor Hrad Jar Kal Kap Kol Kop Kos Kub Lan Maj Mal Mat
+    Mich Moh Nov Pav Pol Rad Rys Sed Stan Tom Vac Val Van Vav Zah Zem
+"""
+_CZECH_ENDINGS = (
+    *(("ák", "velar"), ("ík", "velar"), ("án", "hard"), ("il", "hard"), ("áš", "soft")),
+    *(("íč", "ek"), ("ouš", "ek"), ("in", "a"), ("sk", "ý")),
+)
+_ENGLISH_BEGINNINGS = """
+    Ash Black Brad Burn Cran Dun East Elm Fair Had Hart Hol Ken Lang Mar Mil Nor Pres Rad Rud Shel
+    Stan Thorn Wal West Whit Win Wood
+"""
+_ENGLISH_ENDINGS = tuple(
+    (ending, "") for ending in "ton ley ford field well worth man ham by croft".split()
+)
 
-def _czech(surnames: dict[str, str], men: dict[str, str], women: dict[str, str]) -> Stock:
+
+def _compound_surnames(
+    beginnings: str, endings: tuple[tuple[str, str], ...], *, held_out: bool
+) -> list[Surname]:
+    return [
+        _surname(beginning + ending, kind)
+        for row, beginning in enumerate(beginnings.split())
+        for column, (ending, kind) in enumerate(endings)
+        if ((row + 3 * column) % 10 < 3) == held_out
+    ]
+
+
+def _czech_stock(*, held_out: bool) -> Stock:
+    surnames = _CZECH_SURNAMES_HELD_OUT if held_out else _CZECH_SURNAMES
+    men = _CZECH_MEN_HELD_OUT if held_out else _CZECH_MEN
+    women = _CZECH_WOMEN_HELD_OUT if held_out else _CZECH_WOMEN
+    compounds = _compound_surnames(_CZECH_BEGINNINGS, _CZECH_ENDINGS, held_out=held_out)
     return Stock(
-        tuple(_surnames(surnames)),
-        tuple(_given(men, _MAN_ENDINGS)),
-        tuple(_given(women, _WOMAN_ENDINGS)),
+        surnames=(*_surnames(surnames), *compounds),
+        men=tuple(_given(men, _MAN_ENDINGS)),
+        women=tuple(_given(women, _WOMAN_ENDINGS)),
     )
 
 
-def _english(surnames: str, men: str, women: str) -> Stock:
+def _english_stock(*, held_out: bool) -> Stock:
+    surnames = _ENGLISH_SURNAMES_HELD_OUT if held_out else _ENGLISH_SURNAMES
+    men = _ENGLISH_MEN_HELD_OUT if held_out else _ENGLISH_MEN
+    women = _ENGLISH_WOMEN_HELD_OUT if held_out else _ENGLISH_WOMEN
+    compounds = _compound_surnames(_ENGLISH_BEGINNINGS, _ENGLISH_ENDINGS, held_out=held_out)
     return Stock(
-        tuple(_surnames({"": surnames})),
-        tuple(_given({"": men}, _MAN_ENDINGS)),
-        tuple(_given({"": women}, _WOMAN_ENDINGS)),
+        surnames=(*_surnames({"": surnames}), *compounds),
+        men=tuple(_given({"": men}, _MAN_ENDINGS)),
+        women=tuple(_given({"": women}, _WOMAN_ENDINGS)),
     )
 
 
-KNOWN = {
-    "cs": _czech(_CZECH_SURNAMES, _CZECH_MEN, _CZECH_WOMEN),
-    "en": _english(_ENGLISH_SURNAMES, _ENGLISH_MEN, _ENGLISH_WOMEN),
-}
+def _without_known(held_out: Stock, known: Stock) -> Stock:
+    """``held_out`` less every name of which a form is a form of a known name."""
+    seen = {form for name in _all_names(known) for form in name.forms}
+    return Stock(
+        surnames=tuple(
+            surname
+            for surname in held_out.surnames
+            if seen.isdisjoint(surname.man.forms + surname.woman.forms)
+        ),
+        men=tuple(name for name in held_out.men if seen.isdisjoint(name.forms)),
+        women=tuple(name for name in held_out.women if seen.isdisjoint(name.forms)),
+    )
+
+
+def _all_names(names: Stock) -> list[Name]:
+    surnames = [name for surname in names.surnames for name in (surname.man, surname.woman)]
+    return [*surnames, *names.men, *names.women]
+
+
+KNOWN = {"cs": _czech_stock(held_out=False), "en": _english_stock(held_out=False)}
 """Names that any letter may use, by language."""
 
 HELD_OUT = {
-    "cs": _czech(_CZECH_SURNAMES_HELD_OUT, _CZECH_MEN_HELD_OUT, _CZECH_WOMEN_HELD_OUT),
-    "en": _english(_ENGLISH_SURNAMES_HELD_OUT, _ENGLISH_MEN_HELD_OUT, _ENGLISH_WOMEN_HELD_OUT),
+    "cs": _without_known(_czech_stock(held_out=True), KNOWN["cs"]),
+    "en": _without_known(_english_stock(held_out=True), KNOWN["en"]),
 }
 """Names that only validation and test letters use: a model must know them by their company."""
 

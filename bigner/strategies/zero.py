@@ -6,6 +6,7 @@ import logging
 import os
 import shutil
 import sys
+import warnings
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -25,6 +26,11 @@ from bigner.strategies.adamw import (
 )
 from bigner.strategies.base import Shard, StepOutcome, Strategy, check_loss_scale
 
+# DeepSpeed calls collectives by names that torch 2.13 has renamed.
+warnings.filterwarnings(
+    "ignore", message="`torch.distributed.* is deprecated", category=FutureWarning
+)
+
 
 class Zero(Strategy):
     """The DeepSpeed engine, with torch's AdamW and fp32 masters in every precision."""
@@ -40,8 +46,6 @@ class Zero(Strategy):
         self._world = world
         self._stage: int = settings["zero_optimization"]["stage"]
         self._fp16: bool = settings["fp16"]["enabled"]
-        # DeepSpeed averages over ranks and over micro-batches; the contract wants the sum.
-        self._cancel_mean = world.size * settings["gradient_accumulation_steps"]
         exact = {name: p.detach().clone() for name, p in model.named_parameters()}
         self._optimizer = adamw(model, training) if training else None
         self._engine, _, _, _ = deepspeed.initialize(
@@ -92,7 +96,9 @@ class Zero(Strategy):
         return logits
 
     def backward(self, loss_share: torch.Tensor, *, last: bool) -> None:
-        self._engine.backward(loss_share * self._cancel_mean)
+        # DeepSpeed averages over ranks, and over micro-batches unless told not to; the contract
+        # wants the sum.
+        self._engine.backward(loss_share * self._world.size, scale_wrt_gas=False)
         if not last:
             # Counts the micro-batch; the parameters move at the last one.
             self._engine.step()

@@ -329,6 +329,7 @@ DAMAGED_COLUMNS: list[tuple[int, str, str | bytes, dict[str, object]]] = [
     (2, "is there a space where a TAB should be?", "a\tO\nb O\n", {"separator": "tab"}),
     (2, "a cell with a space in it needs TABs", "a O\nNew York O\n", {}),
     (3, "3 columns, and 2 expected", "a\tO\n\nb\tX\tO\n", {}),
+    (2, "1 column, and 2 expected", "a\tO\n\xa0\nb\tO\n", {}),
     (4, "2 columns, and 3 expected", "a\tN\tO\nb\tN\tO\n\nc\tN O\n", {}),
     (2, "the word in column 0 (from 0) is empty", "a\tO\n\tO\n", {}),
     (2, "the word in column 0 (from 0) is empty", "a\tO\n \tO\n", {}),
@@ -401,20 +402,20 @@ def test_columns_round_trip(
 def test_jsonl_and_its_documents(tmp_path: Path) -> None:
     records = [
         {"words": ["Anna", "left"], "tags": ["B-PER", "O"], "id": 1},
+        {"words": ["\u2028", " ", "\n"], "tags": ["O", "O", "O"]},
         {"words": ["a"], "tags": ["O"], "document": "x"},
         {"words": ["b"], "tags": ["O"], "document": "x"},
         {"words": ["c"], "tags": ["O"], "document": "y"},
         {"words": ["d"], "tags": ["O"], "document": "x"},
-        {"words": ["\u2028", " ", "\n"], "tags": ["O", "O", "O"]},
     ]
     write(tmp_path, jsonl(*records).replace("\n", "\r\n\r\n"), "1.jsonl")
     write(tmp_path, jsonl({"words": ["e"], "tags": ["O"], "document": "x"}), "2.jsonl")
     found = read(tmp_path, format="jsonl")
-    assert [sentence.document for sentence in found] == [0, 1, 1, 2, 3, 4, 5]
+    assert [sentence.document for sentence in found] == [0, 1, 2, 2, 3, 4, 5]
+    assert [sentence.lines[0] for sentence in found] == [1, 3, 5, 7, 9, 11, 1]
     assert found[0].words == ["Anna", "left"]
     assert found[0].lines == [1, 1]
-    assert found[1].lines == [3]
-    assert found[5].words == ["\u2028", " ", "\n"]
+    assert found[1].words == ["\u2028", " ", "\n"]
 
 
 def test_jsonl_fields_by_name(tmp_path: Path) -> None:
@@ -467,7 +468,7 @@ def test_damaged_jsonl(tmp_path: Path, record: object, reason: str) -> None:
         ),
         ("watched\u200bwas \ufeffDubbz", "watched\u200bwas \ufeffDubbz"),
         ("I ❤\ufe0f it!!", "I ❤\ufe0f it ! !"),
-        ("東京タワー ไทย", "東 京 タ ワ ー ไ ท ย"),
+        ("東京タワー ไทย ที่", "東 京 タ ワ ー ไ ท ย ที่"),
         ("a\xa0b\u2028c\x85d", "a b c d"),
         ("'s ' ''", "' s ' ' '"),
     ],

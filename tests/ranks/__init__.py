@@ -1,0 +1,1 @@
+"""Distributed behaviour, tested in real processes over gloo."""
