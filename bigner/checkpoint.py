@@ -20,7 +20,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 
 from bigner.distributed import World
-from bigner.errors import CheckpointError
+from bigner.errors import CheckpointError, ConfigError, Problem
 from bigner.run_dir import write_json
 from bigner.strategies.base import Shard, Strategy
 
@@ -53,13 +53,20 @@ def find(wanted: str, checkpoints: Path) -> Path | None:
     """The checkpoint that ``checkpoint.resume`` means: ``auto``, ``none`` or a folder.
 
     Raises:
-        CheckpointError: a folder was named and is no whole checkpoint.
+        ConfigError: a folder was named and is no whole checkpoint; that is wrong input, for nothing
+            has run yet and trying again would not help.
     """
     if wanted == "none":
         return None
     if wanted == "auto":
         return latest(checkpoints)
-    read_manifest(Path(wanted))
+    try:
+        read_manifest(Path(wanted))
+    except CheckpointError as error:
+        advice = "give a folder such as RUN_DIR/checkpoints/step-00000500, or auto"
+        raise ConfigError(
+            [Problem("run config", "checkpoint.resume", f"{error}; {advice}")]
+        ) from None
     return Path(wanted)
 
 

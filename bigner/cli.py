@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 import json
+import os
 import sys
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from bigner import __version__
 from bigner.config.schema import RunConfig, Split
+
+if TYPE_CHECKING:
+    from bigner.config.load import Source
 
 app = typer.Typer(
     name="bigner",
@@ -47,7 +51,8 @@ def validate(
     """Check a run file and print its resolved plan, before anything is paid for."""
     from bigner.commands.validate import describe, plan  # noqa: PLC0415
 
-    resolved = plan(_load(run_file, overrides), world_size, run_file)
+    config, source = _load(run_file, overrides)
+    resolved = plan(config, world_size, source.where)
     print(_dump(resolved) if as_json else describe(resolved))
 
 
@@ -60,7 +65,10 @@ def schema() -> None:
 @app.command()
 def train(run_file: RunFile, overrides: Overrides = None) -> None:
     """Train, score and export; alone or under torchrun or deepspeed."""
-    config = _load(run_file, overrides)
+    from bigner.commands.validate import require_sound  # noqa: PLC0415
+
+    config, source = _load(run_file, overrides)
+    require_sound(config, source.where)
     from bigner.commands.train import train as run  # noqa: PLC0415
 
     run(config, _start(config))
@@ -82,7 +90,10 @@ def evaluate(
     as_json: AsJson = False,
 ) -> None:
     """Score an exported model under any strategy and world size."""
-    config = _load(run_file, overrides)
+    from bigner.commands.validate import require_strategy  # noqa: PLC0415
+
+    config, source = _load(run_file, overrides)
+    require_strategy(config, source.where)
     chosen = _split(split)
     model_dir = _model_folder(model or config.run_dir / "model")
     from bigner.commands.evaluate import evaluate as run  # noqa: PLC0415
@@ -127,10 +138,10 @@ def _options(
     pass
 
 
-def _load(run_file: Path, overrides: list[str] | None) -> RunConfig:
-    from bigner.config.load import load_config  # noqa: PLC0415
+def _load(run_file: Path, overrides: list[str] | None) -> tuple[RunConfig, Source]:
+    from bigner.config.load import load_with_source  # noqa: PLC0415
 
-    return load_config(run_file, overrides or [])
+    return load_with_source(run_file, overrides or [])
 
 
 def _split(name: str) -> Split:
@@ -178,16 +189,32 @@ def strip_launcher_options(arguments: list[str]) -> list[str]:
     return kept
 
 
+# What a wrong command line raises; some versions of typer bring a click of their own.
+_WRONG_USE: Any = typer.BadParameter.__mro__[2]
+# What typer makes of Ctrl-C, where it does not raise Abort.
+_STOPPED = 130
+
+
 def run(arguments: list[str] | None = None) -> int:
-    """Run one command; returns its exit code.
+    """Run one command; returns its exit code, after telling of a wrong command line.
 
     Raises:
         BignerError: whatever the command raises; see ``bigner.__main__``.
+        KeyboardInterrupt: Ctrl-C.
     """
     if arguments is None:
         arguments = sys.argv[1:]
     command = typer.main.get_command(app)
-    outcome = command.main(
-        strip_launcher_options(arguments), prog_name="bigner", standalone_mode=False
-    )
+    try:
+        outcome = command.main(
+            strip_launcher_options(arguments), prog_name="bigner", standalone_mode=False
+        )
+    except typer.Abort:
+        outcome = _STOPPED
+    except _WRONG_USE as error:
+        if os.environ.get("RANK", "0") == "0":
+            error.show()
+        return int(error.exit_code)
+    if outcome == _STOPPED:
+        raise KeyboardInterrupt
     return outcome if isinstance(outcome, int) else 0

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from safetensors import SafetensorError
 from torch import nn
 from transformers import (
     AutoConfig,
@@ -58,6 +59,13 @@ def load_tokenizer(model: ModelConfig) -> PreTrainedTokenizerFast:
             f"the tokenizer of {name!r} is {type(tokenizer).__name__}, which has no fast form; "
             f"bigner needs one to know which pieces belong to which word"
         )
+    # Where a folder has a config and no tokenizer, transformers makes one of special pieces alone.
+    known = tokenizer("abcdefghijklmnopqrstuvwxyz 0123456789", add_special_tokens=False)
+    if set(known["input_ids"]) <= set(tokenizer.all_special_ids):
+        raise ModelError(
+            f"the tokenizer of {name!r} has no vocabulary: it knows neither letters nor digits; "
+            f"its files are missing there, so set model.tokenizer to where they are"
+        )
     return tokenizer
 
 
@@ -85,7 +93,7 @@ def build_model(model: ModelConfig, tags: tuple[str, ...], seed: int) -> PreTrai
             network = AutoModelForTokenClassification.from_config(config, dtype=torch.float32)
         else:
             network = _pretrained(model, config)
-    except (OSError, ValueError, KeyError, ImportError) as error:
+    except (OSError, ValueError, KeyError, ImportError, SafetensorError) as error:
         raise ModelError(
             f"{model.name_or_path!r} cannot be built for token classification: {_first_line(error)}"
         ) from None
@@ -97,14 +105,31 @@ def build_model(model: ModelConfig, tags: tuple[str, ...], seed: int) -> PreTrai
 def _pretrained(model: ModelConfig, config: Any) -> PreTrainedModel:
     # The bar of loading weights would appear once for each rank.
     transformers_logging.disable_progress_bar()
-    return AutoModelForTokenClassification.from_pretrained(
+    network, report = AutoModelForTokenClassification.from_pretrained(
         model.name_or_path,
         config=config,
         revision=model.revision or "main",
         dtype=torch.float32,
         # A head for other labels is left behind and a new one drawn.
         ignore_mismatched_sizes=True,
+        output_loading_info=True,
     )
+    _check_body_is_loaded(model, network, report)
+    return network
+
+
+def _check_body_is_loaded(
+    model: ModelConfig, network: PreTrainedModel, report: dict[str, Any]
+) -> None:
+    """Refuse weights that transformers would replace by random ones, but for those of the head."""
+    drawn = {*report["missing_keys"], *(name for name, *_ in report["mismatched_keys"])}
+    body = sorted(name for name in drawn if name.startswith(f"{network.base_model_prefix}."))
+    if body:
+        raise ModelError(
+            f"{model.name_or_path!r}: {len(body)} weights of the encoder are missing or of another "
+            f"shape than its config says, such as {body[0]}; config and weights do not belong "
+            f"together"
+        )
 
 
 def load_model_config(model: ModelConfig) -> Any:

@@ -52,7 +52,8 @@ class LearningRate:
         self, training: TrainingConfig, total_steps: int, *, lower_is_better: bool
     ) -> None:
         self._training = training
-        self._warmup_steps = round(training.warmup_ratio * total_steps)
+        # The last step is never part of warm-up: a linear schedule would end in it, at zero.
+        self._warmup_steps = min(round(training.warmup_ratio * total_steps), total_steps - 1)
         self._stand_in = torch.optim.SGD([torch.zeros(1)], lr=training.learning_rate)
         self._plateau: torch.optim.lr_scheduler.ReduceLROnPlateau | None = None
         if training.schedule == "reduce_on_plateau":

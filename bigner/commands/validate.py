@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
-import os
-from pathlib import Path
 from typing import Any
 
-from bigner.config.checks import model_problems, world_problems
+from bigner.config.checks import (
+    Where,
+    batch_problems,
+    launched_world_size,
+    model_problems,
+    resume_problems,
+    strategy_problems,
+)
 from bigner.config.deepspeed import render
 from bigner.config.schema import RunConfig, Split, ZeroStrategy
 from bigner.data.formats import read_sentences, source_files
@@ -16,24 +21,64 @@ from bigner.errors import ConfigError, DataError, Problem
 COUNTED_BYTES = 8_000_000
 
 
-def plan(config: RunConfig, world_size: int | None, run_file: Path) -> dict[str, Any]:
+def require_sound(config: RunConfig, where: Where) -> None:
+    """Refuse what a training run could only fail at, before it loads torch.
+
+    Raises:
+        ConfigError: everything that does not fit together or is not there, at once.
+    """
+    problems = _problems(config, launched_world_size(), where)
+    for split in config.data.splits():
+        try:
+            source_files(config.data, split)
+        except (DataError, OSError) as error:
+            problems.append(_data_problem(split, error, where))
+    if problems:
+        raise ConfigError(problems)
+
+
+def require_strategy(config: RunConfig, where: Where) -> None:
+    """Refuse a strategy that cannot run in the world that was launched.
+
+    Raises:
+        ConfigError: the strategy is for one process.
+    """
+    if problems := strategy_problems(config, launched_world_size(), where):
+        raise ConfigError(problems)
+
+
+def plan(config: RunConfig, world_size: int | None, where: Where) -> dict[str, Any]:
     """What the run would do with ``world_size`` processes (those launched, if None).
 
     Raises:
         ConfigError: everything that does not fit together, at once.
     """
-    world_size = world_size or int(os.environ.get("WORLD_SIZE", "1"))
-    where = str(run_file)
-    problems = world_problems(config, world_size, where) + model_problems(config.model, where)
+    world_size = world_size or launched_world_size()
+    problems = _problems(config, world_size, where)
     texts: dict[Split, int | None] = {}
     for split in config.data.splits():
         try:
             texts[split] = _count_texts(config, split)
-        except DataError as error:
-            problems.append(Problem(where, f"data.{split}", str(error)))
+        except (DataError, OSError) as error:
+            problems.append(_data_problem(split, error, where))
     if problems:
         raise ConfigError(problems)
     return _resolved(config, world_size, texts)
+
+
+def _problems(config: RunConfig, world_size: int, where: Where) -> list[Problem]:
+    return [
+        *strategy_problems(config, world_size, where),
+        *batch_problems(config, world_size, where),
+        *model_problems(config.model, where),
+        *resume_problems(config, where),
+    ]
+
+
+def _data_problem(split: Split, error: DataError | OSError, where: Where) -> Problem:
+    field = f"data.{split}"
+    message = f"cannot be read: {error.strerror}" if isinstance(error, OSError) else str(error)
+    return Problem(where(field), field, message.removeprefix(f"{field}: "))
 
 
 def _count_texts(config: RunConfig, split: Split) -> int | None:

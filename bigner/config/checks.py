@@ -2,10 +2,26 @@
 
 from __future__ import annotations
 
+import os
+from collections.abc import Callable
 from pathlib import Path
 
 from bigner.config.schema import ModelConfig, RunConfig
-from bigner.errors import Problem
+from bigner.errors import LaunchError, Problem
+
+Where = Callable[[str], str]
+"""From a dotted field to the place that sets it: ``file:line`` or an override."""
+
+
+def is_file(name: str | Path) -> bool:
+    """Whether there is such a file; a name that no file can have is none, as is a hidden one."""
+    # Unlike os.path, Path raises for names that are too long and folders that may not be read.
+    return os.path.isfile(name)  # noqa: PTH113
+
+
+def is_folder(name: str | Path) -> bool:
+    """Whether there is such a folder, with the same care."""
+    return os.path.isdir(name)  # noqa: PTH112
 
 
 def missing_folder(name: str) -> bool:
@@ -14,30 +30,63 @@ def missing_folder(name: str) -> bool:
     Such a name would be looked up on the Hub, with a message about repositories.
     """
     looks_like_path = name.startswith((".", "/", "~")) or name.count("/") > 1
-    return looks_like_path and not Path(name).is_dir()
+    return looks_like_path and not is_folder(name)
 
 
-def model_problems(model: ModelConfig, where: str) -> list[Problem]:
+def launched_world_size() -> int:
+    """Processes of this launch, as the launcher put it in the environment; 1 without one.
+
+    Raises:
+        LaunchError: the environment says something that is no number of processes.
+    """
+    text = os.environ.get("WORLD_SIZE", "1")
+    if not (text.isdecimal() and int(text)):
+        raise LaunchError(
+            f"WORLD_SIZE in the environment must be a number of processes, and is {text!r}; launch "
+            f"with torchrun or deepspeed, or unset it to run one process"
+        )
+    return int(text)
+
+
+def model_problems(model: ModelConfig, where: Where) -> list[Problem]:
     """Folders of model and tokenizer that are not there."""
-    fields = {"name_or_path": model.name_or_path, "tokenizer": model.tokenizer}
+    fields = {"model.name_or_path": model.name_or_path, "model.tokenizer": model.tokenizer}
     return [
-        Problem(where, f"model.{field}", f"there is no folder {name!r}")
+        Problem(
+            where(field),
+            field,
+            f"there is no folder {name!r} (paths are relative to the working directory, and a name "
+            f"on the Hub has one slash at most)",
+        )
         for field, name in fields.items()
         if name is not None and missing_folder(name)
     ]
 
 
-def world_problems(config: RunConfig, world_size: int, where: str) -> list[Problem]:
-    """What does not fit the number of processes."""
-    problems = []
-    if world_size > 1 and not config.strategy.needs_process_group:
-        message = (
-            f"'{config.strategy.kind}' runs in one process and the world is {world_size}; set it "
-            f"to fsdp or zero"
-        )
-        problems.append(Problem(where, "strategy.kind", message))
+def resume_problems(config: RunConfig, where: Where) -> list[Problem]:
+    """A checkpoint folder that was named and is not there."""
+    resume = config.checkpoint.resume
+    if resume in ("auto", "none") or is_folder(resume):
+        return []
+    message = f"must be auto, none or the folder of a checkpoint; there is no folder {resume!r}"
+    return [Problem(where("checkpoint.resume"), "checkpoint.resume", message)]
+
+
+def strategy_problems(config: RunConfig, world_size: int, where: Where) -> list[Problem]:
+    """A strategy for one process in a world of several."""
+    if world_size == 1 or config.strategy.needs_process_group:
+        return []
+    message = (
+        f"'{config.strategy.kind}' runs in one process and the world is {world_size}; set it to "
+        f"fsdp or zero, or start one process"
+    )
+    return [Problem(where("strategy.kind"), "strategy.kind", message)]
+
+
+def batch_problems(config: RunConfig, world_size: int, where: Where) -> list[Problem]:
+    """Batch sizes that cannot be dealt out over the world."""
     try:
         config.training.accumulation(world_size)
     except ValueError as error:
-        problems.append(Problem(where, "training", str(error)))
-    return problems
+        return [Problem(where("training.global_batch_size"), "training", str(error))]
+    return []

@@ -8,13 +8,17 @@ the top level and falls back to a default without a word, so the keys are checke
 from __future__ import annotations
 
 import difflib
-import importlib.util
 import json
+import re
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from bigner.config.schema import RunConfig, ZeroStrategy
 from bigner.errors import ConfigError, Problem
+
+KeyPath = tuple[str, ...]
 
 INITIAL_LOSS_SCALE_POWER = 12
 """The dynamic fp16 loss scale begins at 2**12, under every strategy.
@@ -25,190 +29,218 @@ in one strategy and not in another.
 LOSS_SCALE_WINDOW = 1000
 """Steps without overflow after which the loss scale doubles, under every strategy."""
 
-# Key -> the Python types that JSON may give it; checked without importing deepspeed.
-_NUMBER = (int, float)
-ZERO_KEYS: dict[str, tuple[type, ...]] = {
-    "allgather_bucket_size": _NUMBER,
-    "allgather_partitions": (bool,),
-    "contiguous_gradients": (bool,),
-    "offload_optimizer": (dict,),
-    "offload_param": (dict,),
-    "overlap_comm": (bool,),
-    "reduce_bucket_size": _NUMBER,
-    "reduce_scatter": (bool,),
-    "round_robin_gradients": (bool,),
-    "stage3_allgather_sequential": (bool,),
-    "stage3_max_live_parameters": _NUMBER,
-    "stage3_max_reuse_distance": _NUMBER,
-    "stage3_model_persistence_threshold": _NUMBER,
-    "stage3_module_granularity_threshold": _NUMBER,
-    "stage3_param_persistence_threshold": _NUMBER,
-    "stage3_prefetch_bucket_size": _NUMBER,
-    "stage3_use_all_reduce_for_fetch_params": (bool,),
-    "sub_group_size": _NUMBER,
-    "use_multi_rank_bucket_allreduce": (bool,),
-}
-OFFLOAD_KEYS: dict[str, dict[str, tuple[type, ...]]] = {
-    "offload_param": {
-        "device": (str,),
-        "max_in_cpu": _NUMBER,
-        "pin_memory": (bool,),
+
+@dataclass(frozen=True, slots=True)
+class Rule:
+    """What JSON may give a key; as DeepSpeed's own config has it, or narrower."""
+
+    text: str
+    """The rule as the words after "must be"."""
+    allows: Callable[[Any], bool]
+
+
+def _is_whole(value: Any) -> bool:
+    # Sizes are commonly written 5e8, a float to JSON.
+    return not isinstance(value, bool) and isinstance(value, int | float) and value % 1 == 0
+
+
+FLAG = Rule("true or false", lambda value: isinstance(value, bool))
+COUNT = Rule("a whole number, 0 or more", lambda value: _is_whole(value) and value >= 0)
+SIZE = Rule("a whole number, 1 or more", lambda value: _is_whole(value) and value >= 1)
+SECTION = Rule("an object", lambda value: isinstance(value, dict))
+NAMES = Rule(
+    "a list of names",
+    lambda value: isinstance(value, list) and all(isinstance(name, str) for name in value),
+)
+# Shards on NVMe cannot be read from and written to in place.
+DEVICE = Rule('"cpu" or "none"', lambda value: value in ("cpu", "none"))
+
+# Section -> its keys. DeepSpeed's own classes are not asked: they load torch, which takes seconds.
+# A test compares.
+TUNING_KEYS: dict[str, dict[str, Rule]] = {
+    "": {
+        "zero_optimization": SECTION,
+        "comms_logger": SECTION,
+        "memory_breakdown": FLAG,
+        "wall_clock_breakdown": FLAG,
     },
-    "offload_optimizer": {
-        "device": (str,),
-        "pin_memory": (bool,),
+    "zero_optimization": {
+        "allgather_bucket_size": SIZE,
+        "allgather_partitions": FLAG,
+        "contiguous_gradients": FLAG,
+        "offload_optimizer": SECTION,
+        "offload_param": SECTION,
+        "overlap_comm": FLAG,
+        "reduce_bucket_size": SIZE,
+        "reduce_scatter": FLAG,
+        "round_robin_gradients": FLAG,
+        "stage3_allgather_sequential": FLAG,
+        "stage3_max_live_parameters": COUNT,
+        "stage3_max_reuse_distance": COUNT,
+        "stage3_model_persistence_threshold": COUNT,
+        "stage3_module_granularity_threshold": COUNT,
+        "stage3_param_persistence_threshold": COUNT,
+        "stage3_prefetch_bucket_size": COUNT,
+        "stage3_use_all_reduce_for_fetch_params": FLAG,
+        "sub_group_size": SIZE,
+        "use_multi_rank_bucket_allreduce": FLAG,
+    },
+    "zero_optimization.offload_param": {"device": DEVICE, "max_in_cpu": COUNT, "pin_memory": FLAG},
+    "zero_optimization.offload_optimizer": {"device": DEVICE, "pin_memory": FLAG},
+    "comms_logger": {
+        "enabled": FLAG,
+        "prof_all": FLAG,
+        "prof_ops": NAMES,
+        "verbose": FLAG,
+        "debug": FLAG,
     },
 }
-OFFLOAD_DEVICES = ("cpu", "none")
-TOP_KEYS: dict[str, tuple[type, ...]] = {
-    "zero_optimization": (dict,),
-    "aio": (dict,),
-    "comms_logger": (dict,),
-    "memory_breakdown": (bool,),
-    "wall_clock_breakdown": (bool,),
+OWNED_KEYS: dict[str, dict[str, str]] = {
+    "": {
+        "train_batch_size": "training.global_batch_size",
+        "train_micro_batch_size_per_gpu": "training.micro_batch_size",
+        "gradient_accumulation_steps": (
+            "training.global_batch_size and training.micro_batch_size, which accumulation follows "
+            "from"
+        ),
+        "gradient_clipping": "training.max_grad_norm",
+        "optimizer": "training.learning_rate and the other fields of training",
+        "scheduler": "training.schedule",
+        "fp16": "precision",
+        "bf16": "precision",
+        "bfloat16": "precision",
+        "amp": "precision",
+        "torch_autocast": "precision",
+        "data_types": "precision",
+        "communication_data_type": "precision",
+        "activation_checkpointing": "training.gradient_checkpointing",
+        "steps_per_print": "training.log_every",
+        "tensorboard": "tracking",
+        "wandb": "tracking",
+        "csv_monitor": "tracking",
+        "checkpoint": "checkpoint",
+    },
+    "zero_optimization": {"stage": "strategy.stage"},
 }
-OWNED_KEYS = {
-    "train_batch_size": "training.global_batch_size",
-    "train_micro_batch_size_per_gpu": "training.micro_batch_size",
-    "gradient_accumulation_steps": (
-        "training.global_batch_size and training.micro_batch_size (accumulation follows from them)"
+"""Section -> key -> the field of the run config that says it."""
+
+_EXPORTS_WHOLE = "bigner exports whole weights whatever this says"
+_NO_NVME = "bigner offloads to the CPU alone"
+REFUSED_KEYS: dict[str, dict[str, str]] = {
+    "": {
+        "aio": _NO_NVME,
+        "zero_allow_untested_optimizer": "bigner sets it",
+        "zero_force_ds_cpu_optimizer": "bigner sets it",
+    },
+    "zero_optimization": {
+        "stage3_gather_16bit_weights_on_model_save": _EXPORTS_WHOLE,
+        "stage3_gather_fp16_weights_on_model_save": _EXPORTS_WHOLE,
+        "cpu_offload": "it is DeepSpeed's old name for offload_optimizer",
+        "cpu_offload_param": "it is DeepSpeed's old name for offload_param",
+    },
+    "zero_optimization.offload_param": dict.fromkeys(
+        ("nvme_path", "buffer_count", "buffer_size"), _NO_NVME
     ),
-    "gradient_clipping": "training.max_grad_norm",
-    "optimizer": "training.learning_rate and the other fields of training",
-    "scheduler": "training.schedule",
-    "fp16": "precision",
-    "bf16": "precision",
-    "bfloat16": "precision",
-    "amp": "precision",
-    "torch_autocast": "precision",
-    "data_types": "precision",
-    "communication_data_type": "precision",
-    "activation_checkpointing": "training.gradient_checkpointing",
-    "zero_allow_untested_optimizer": "no field: bigner sets it",
-    "zero_force_ds_cpu_optimizer": "no field: bigner sets it",
-    "steps_per_print": "training.log_every",
-    "tensorboard": "tracking",
-    "wandb": "tracking",
-    "csv_monitor": "tracking",
-    "checkpoint": "checkpoint",
+    "zero_optimization.offload_optimizer": dict.fromkeys(
+        ("nvme_path", "buffer_count", "pipeline_read", "pipeline_write", "fast_init"), _NO_NVME
+    ),
 }
-OWNED_ZERO_KEYS = {"stage": "strategy.stage"}
+"""Section -> key that DeepSpeed has -> why it has no place in a ds_configs file."""
 
 
 def check_tuning_file(path: Path) -> list[Problem]:
     """Every problem of a ds_configs file; empty if it only tunes ZeRO with names that exist."""
     try:
         text = path.read_text(encoding="utf-8-sig")
-    except (OSError, UnicodeDecodeError) as error:
-        return [Problem(str(path), "", f"cannot be read: {error}")]
+    except UnicodeDecodeError as error:
+        message = f"not UTF-8 text (byte {error.start}); save the file as UTF-8"
+        return [Problem(str(path), "", message)]
+    except OSError as error:
+        return [Problem(str(path), "", f"cannot be read: {error.strerror}")]
     try:
-        tuning = json.loads(text, object_pairs_hook=_no_repeats)
+        tuning = json.loads(text, parse_constant=_no_constant)
     except json.JSONDecodeError as error:
         return [Problem(f"{path}:{error.lineno}", "", f"not valid JSON: {error.msg}")]
     except (ValueError, RecursionError) as error:
         return [Problem(str(path), "", f"not valid JSON: {error}")]
     if not isinstance(tuning, dict):
-        return [Problem(str(path), "", "must be a JSON object with zero_optimization in it")]
-    checker = _Checker(path, text)
-    checker.keys(tuning, "", TOP_KEYS, OWNED_KEYS)
-    zero = tuning.get("zero_optimization")
-    if isinstance(zero, dict):
-        checker.keys(zero, "zero_optimization", ZERO_KEYS, OWNED_ZERO_KEYS)
-        for name, keys in OFFLOAD_KEYS.items():
-            if isinstance(zero.get(name), dict):
-                checker.keys(zero[name], f"zero_optimization.{name}", keys, {})
-                checker.offload_device(zero[name], f"zero_optimization.{name}")
-        if not checker.problems:
-            checker.values(zero)
-    return checker.problems
+        return [Problem(f"{path}:1", "", "must be a JSON object with zero_optimization in it")]
+    lines = _lines_of_keys(text)
+    repeated = [
+        Problem(
+            f"{path}:{numbers[-1]}",
+            ".".join(place),
+            f"given twice, first on line {numbers[0]}; keep one of them",
+        )
+        for place, numbers in lines.items()
+        if len(numbers) > 1
+    ]
+    wrong = [
+        Problem(f"{path}:{lines[place][-1]}", ".".join(place), message)
+        for place, message in _wrong_keys(tuning, ())
+    ]
+    return repeated + wrong
 
 
-def _no_repeats(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    result = dict(pairs)
-    if len(result) < len(pairs):
-        names = [name for name, _ in pairs]
-        twice = next(name for name in names if names.count(name) > 1)
-        raise ValueError(f"{twice!r} is given twice")
-    return result
+def _wrong_keys(values: dict[str, Any], place: KeyPath) -> Iterator[tuple[KeyPath, str]]:
+    """Keys that the run config owns, that have no place here or a wrong value, with the reason."""
+    section = ".".join(place)
+    rules = TUNING_KEYS[section]
+    for key, value in values.items():
+        inside = (*place, key)
+        if owner := OWNED_KEYS.get(section, {}).get(key):
+            yield inside, f"is set by the run config ({owner}); take it out of here"
+        elif reason := REFUSED_KEYS.get(section, {}).get(key):
+            yield inside, f"has no place here: {reason}; take it out"
+        elif key not in rules:
+            yield inside, _unknown(key, section)
+        elif not rules[key].allows(value):
+            yield inside, f"must be {rules[key].text}; got {json.dumps(value)[:60]}"
+        elif rules[key] is SECTION:
+            yield from _wrong_keys(value, inside)
 
 
-class _Checker:
-    """Collects the problems of one file, each with the line its key stands on."""
-
-    def __init__(self, path: Path, text: str) -> None:
-        self.path = path
-        self.lines = text.splitlines()
-        self.problems: list[Problem] = []
-
-    def add(self, key: str, section: str, message: str) -> None:
-        """Note a problem; the line is that of the key's first appearance after its section."""
-        wanted = [*section.split("."), key] if section else [key]
-        line = 0
-        for name in wanted:
-            rest = range(line, len(self.lines))
-            line = next((i for i in rest if f'"{name}"' in self.lines[i]), line)
-        field = f"{section}.{key}" if section else key
-        self.problems.append(Problem(f"{self.path}:{line + 1}", field, message))
-
-    def keys(
-        self,
-        values: dict[str, Any],
-        section: str,
-        known: dict[str, tuple[type, ...]],
-        owned: dict[str, str],
-    ) -> None:
-        """Refuse keys that the run config owns, keys that do not exist, and wrong types."""
-        for key, value in values.items():
-            if key in owned:
-                owner = owned[key]
-                self.add(key, section, f"is set by the run config ({owner}); take it out of here")
-            elif key not in known:
-                self.add(key, section, _unknown(key, known))
-            elif not _has_type(value, known[key]):
-                wanted = " or ".join(_TYPE_NAMES[kind] for kind in known[key])
-                self.add(key, section, f"must be {wanted}, got {json.dumps(value)[:60]}")
-
-    def offload_device(self, offload: dict[str, Any], section: str) -> None:
-        """Refuse devices that shards cannot be read from and written to in place."""
-        device = offload.get("device", "none")
-        if device not in OFFLOAD_DEVICES:
-            allowed = " or ".join(OFFLOAD_DEVICES)
-            self.add("device", section, f"must be {allowed}, got {json.dumps(device)}")
-
-    def values(self, zero: dict[str, Any]) -> None:
-        """Bounds and combinations, by DeepSpeed's own config class where it is installed."""
-        if importlib.util.find_spec("deepspeed") is None:
-            return
-        from deepspeed.runtime.zero.config import DeepSpeedZeroConfig  # noqa: PLC0415
-        from pydantic import ValidationError  # noqa: PLC0415
-
-        try:
-            DeepSpeedZeroConfig(**{**zero, "stage": 3})
-        except ValidationError as error:
-            for detail in error.errors(include_url=False):
-                *section, key = ("zero_optimization", *(str(part) for part in detail["loc"]))
-                self.add(key, ".".join(section), f"{detail['msg']}; got {detail['input']!r}")
+def _unknown(key: str, section: str) -> str:
+    known = TUNING_KEYS[section]
+    if near := difflib.get_close_matches(key, known, n=1, cutoff=0.6):
+        return f"is not a key of DeepSpeed's tuning; did you mean {near[0]}?"
+    for other, keys in TUNING_KEYS.items():
+        if key in keys:
+            return f"has its place in {other or 'the top level'}; move it there"
+    return f"is not a key of DeepSpeed's tuning; what may stand here: {', '.join(known)}"
 
 
-_TYPE_NAMES = {
-    bool: "true or false",
-    int: "a whole number",
-    float: "a number",
-    str: "text",
-    dict: "an object",
-}
+def _no_constant(name: str) -> Any:
+    raise ValueError(f"{name} is no number")
 
 
-def _has_type(value: Any, kinds: tuple[type, ...]) -> bool:
-    if isinstance(value, bool):
-        return bool in kinds
-    return isinstance(value, kinds)
+_TOKEN = re.compile(r'"(?:[^"\\]|\\.)*"|[\[\]{},:\n]')
 
 
-def _unknown(key: str, known: dict[str, tuple[type, ...]]) -> str:
-    near = difflib.get_close_matches(key, known, n=1, cutoff=0.6)
-    advice = f"did you mean {near[0]}?" if near else f"what may stand here: {', '.join(known)}"
-    return f"is not a key DeepSpeed's tuning has; {advice}"
+def _lines_of_keys(text: str) -> dict[KeyPath, list[int]]:
+    """Lines, counted from 1, that each key of a valid JSON text stands on; several if repeated."""
+    lines: dict[KeyPath, list[int]] = {}
+    line, last, last_line = 1, "", 1
+    # Names of the open objects and lists. One inside a list has no key: it is called by a number
+    # that none before it had, so that equal keys of two of them are no repetition.
+    inside: list[str] = []
+    key = ""
+    for token in _TOKEN.findall(text):
+        if token == "\n":
+            line += 1
+        elif token in "{[":
+            inside.append(key or f"[{len(lines)}]")
+            key = ""
+        elif token in "}]":
+            inside.pop()
+        elif token == ":":
+            key = json.loads(last)
+            lines.setdefault((*inside[1:], key), []).append(last_line)
+        elif token == ",":
+            key = ""
+        else:
+            last, last_line = token, line
+    return lines
 
 
 def render(

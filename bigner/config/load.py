@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import difflib
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -11,10 +12,33 @@ from pydantic import BaseModel, ValidationError
 from pydantic_core import ErrorDetails
 
 from bigner.config import schema
+from bigner.config.checks import is_file
 from bigner.config.deepspeed import check_tuning_file
 from bigner.config.schema import RunConfig, Section
 from bigner.config.yaml_file import Document, FieldPath, parse_yaml
 from bigner.errors import ConfigError, Problem
+
+
+@dataclass(frozen=True, slots=True)
+class Source:
+    """Where the values of a run config come from."""
+
+    document: Document
+    overridden: Mapping[FieldPath, str]
+
+    def where(self, field: str) -> str:
+        """``file:line`` of a dotted field or of the section it is missing in, or the override."""
+        return self.place(tuple(field.split(".")))
+
+    def place(self, path: FieldPath) -> str:
+        """The override that set ``path`` or a section around it, else its line in the file."""
+        for end in range(len(path), 0, -1):
+            if path[:end] in self.overridden:
+                return self.overridden[path[:end]]
+        inside = [where for place, where in self.overridden.items() if place[: len(path)] == path]
+        if inside and path not in self.document.lines:
+            return inside[0]
+        return self.document.where(path)
 
 
 def load_config(path: str | Path, overrides: Sequence[str] = ()) -> RunConfig:
@@ -25,21 +49,33 @@ def load_config(path: str | Path, overrides: Sequence[str] = ()) -> RunConfig:
     Raises:
         ConfigError: holds every problem found, each with file and line or the override.
     """
+    return load_with_source(path, overrides)[0]
+
+
+def load_with_source(path: str | Path, overrides: Sequence[str] = ()) -> tuple[RunConfig, Source]:
+    """As ``load_config``, and where each field was set, for problems that are found later.
+
+    Raises:
+        ConfigError: as for ``load_config``.
+    """
     document = parse_yaml(_read_text(Path(path)), str(path))
     if not isinstance(document.value, dict):
-        hint = "a run file is a mapping of sections; `bigner init DIR` writes one to start from"
+        hint = (
+            "a run file is a mapping of sections (run_dir, model, data, ...); `bigner init DIR` "
+            "writes one to start from"
+        )
         raise ConfigError([Problem(document.where(()), "", hint)])
-    overridden = _apply_overrides(document.value, overrides)
-    problems: list[Problem] = []
+    overridden, problems = _apply_overrides(document.value, overrides)
+    source = Source(document, overridden)
     config = None
     try:
         config = RunConfig.model_validate(document.value)
     except ValidationError as error:
-        problems += _explain(error, document, overridden)
-    problems += _check_deepspeed_file(document, overridden)
+        problems += _explain(error, source)
+    problems += _check_deepspeed_file(source)
     if problems or config is None:
         raise ConfigError(problems)
-    return config
+    return config, source
 
 
 def _read_text(path: Path) -> str:
@@ -55,68 +91,69 @@ def _read_text(path: Path) -> str:
         raise ConfigError([Problem(str(path), "", message)]) from None
 
 
-def _apply_overrides(values: dict[str, Any], overrides: Sequence[str]) -> dict[FieldPath, str]:
-    """Write each override into ``values``; returns which override set which field."""
+def _apply_overrides(
+    values: dict[str, Any], overrides: Sequence[str]
+) -> tuple[dict[FieldPath, str], list[Problem]]:
+    """Write each override into ``values``; returns which override set which field, and problems."""
     applied: dict[FieldPath, str] = {}
+    problems: list[Problem] = []
     for override in overrides:
         where = f"override {override!r}"
         key, equals, text = override.partition("=")
         path = tuple(key.split("."))
         if not equals or not all(path):
             message = "an override is written field=value, such as training.learning_rate=1e-5"
-            raise ConfigError([Problem(where, "", message)])
+            problems.append(Problem(where, "", message))
+            continue
+        try:
+            value = parse_yaml(text, where).value
+        except ConfigError as error:
+            problems += [Problem(where, key, problem.message) for problem in error.problems]
+            continue
         section = values
-        for depth, name in enumerate(path[:-1]):
-            if not isinstance(section.setdefault(name, {}), dict):
-                field = ".".join(path[: depth + 1])
-                message = f"is not a section, so {key} cannot be set inside it"
-                raise ConfigError([Problem(where, field, message)])
+        for depth, name in enumerate(path[:-1], start=1):
+            # `training:` with nothing below it is a section without fields.
+            if section.get(name) is None:
+                section[name] = {}
             section = section[name]
-        section[path[-1]] = parse_yaml(text, where).value
-        applied[path] = where
-    return applied
+            if not isinstance(section, dict):
+                message = f"is not a section, so {key} cannot be set inside it"
+                problems.append(Problem(where, ".".join(path[:depth]), message))
+                break
+        else:
+            section[path[-1]] = value
+            applied[path] = where
+    return applied, problems
 
 
-def _where(path: FieldPath, document: Document, overridden: Mapping[FieldPath, str]) -> str:
-    """The override that set ``path`` or a section around it, else its line in the file."""
-    for end in range(len(path), 0, -1):
-        if path[:end] in overridden:
-            return overridden[path[:end]]
-    inside = [where for place, where in overridden.items() if place[: len(path)] == path]
-    return inside[0] if inside and path not in document.lines else document.where(path)
-
-
-def _check_deepspeed_file(document: Document, overridden: Mapping[FieldPath, str]) -> list[Problem]:
-    strategy = document.value.get("strategy")
+def _check_deepspeed_file(source: Source) -> list[Problem]:
+    strategy = source.document.value.get("strategy")
     name = strategy.get("deepspeed_config") if isinstance(strategy, dict) else None
     if not isinstance(name, str) or not name or strategy.get("kind") != "zero":
         return []
-    if not Path(name).is_file():
-        path = ("strategy", "deepspeed_config")
+    if not is_file(name):
+        field = "strategy.deepspeed_config"
         message = f"there is no file {name!r} (paths are relative to the working directory)"
-        return [Problem(_where(path, document, overridden), ".".join(path), message)]
+        return [Problem(source.where(field), field, message)]
     return check_tuning_file(Path(name))
 
 
 # --- from pydantic's errors to sentences ------------------------------------------------------
 
 
-def _explain(
-    error: ValidationError, document: Document, overridden: Mapping[FieldPath, str]
-) -> list[Problem]:
+def _explain(error: ValidationError, source: Source) -> list[Problem]:
+    values = source.document.value
     rules: dict[FieldPath, list[str]] = {}
     for detail in error.errors(include_url=False):
         path = _field_path(detail)
-        rules.setdefault(path, []).append(_rule(detail, path, document.value))
+        rules.setdefault(path, []).append(_rule(detail, path, values))
     problems = []
     for path, alternatives in rules.items():
         # The members of a union fail one by one: the field may be any of them.
         message = " or ".join(dict.fromkeys(alternatives)).replace(" or must be", " or")
-        value = _value_at(document.value, path)
         if message.startswith("must"):
-            message += f"; got {_show(value)}"
-        where = _where(path, document, overridden)
-        problems.append(Problem(where, ".".join(map(str, path)), message))
+            message += f"; got {_show(_value_at(values, path))}"
+        problems.append(Problem(source.place(path), ".".join(map(str, path)), message))
     return problems
 
 

@@ -23,7 +23,9 @@ Metric = Literal["f1", "precision", "recall", "accuracy", "loss", "strict_f1"]
 def _not_empty(value: object) -> object:
     # Path("") is the working directory, which nobody means by an empty string.
     if value == "":
-        raise ValueError("a path is needed, and this is empty")
+        raise ValueError("must be a path and is empty")
+    if "\0" in str(value):
+        raise ValueError("must be a path, which has no NUL character")
     return value
 
 
@@ -261,8 +263,8 @@ class TrainingConfig(Section):
         if self.global_batch_size % self.micro_batch_size:
             raise ValueError(
                 f"training.global_batch_size {self.global_batch_size} is not a multiple of "
-                f"training.micro_batch_size {self.micro_batch_size}; "
-                f"global batch = micro batch x accumulation x world size"
+                f"training.micro_batch_size {self.micro_batch_size}; {self._batch_advice(1)} "
+                f"(global batch = micro batch x accumulation x world size)"
             )
         return self
 
@@ -280,7 +282,11 @@ class TrainingConfig(Section):
         samples_at_once = self.micro_batch_size * world_size
         steps, rest = divmod(self.global_batch_size, samples_at_once)
         if rest or not steps:
-            raise ValueError(self._batch_advice(world_size))
+            raise ValueError(
+                f"global_batch_size {self.global_batch_size} is not micro_batch_size "
+                f"{self.micro_batch_size} x accumulation x world size {world_size} for any whole "
+                f"accumulation; {self._batch_advice(world_size)}"
+            )
         return steps
 
     def _batch_advice(self, world_size: int) -> str:
@@ -292,11 +298,7 @@ class TrainingConfig(Section):
             sizes = range(1, min(share, self.micro_batch_size) + 1)
             fitting = max(size for size in sizes if share % size == 0)
             advice += f", or training.micro_batch_size to {fitting}"
-        return (
-            f"global_batch_size {self.global_batch_size} is not micro_batch_size "
-            f"{self.micro_batch_size} x accumulation x world size {world_size} for any whole "
-            f"accumulation; {advice}"
-        )
+        return advice
 
 
 class SingleStrategy(Section):

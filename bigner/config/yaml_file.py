@@ -1,7 +1,7 @@
 """YAML as a run file means it: plain data, and the line each value stands on.
 
-The loader resolves scalars by YAML 1.2's core rules, so ``1e-5`` is a number, ``no`` is text and
-``010`` is not eight; keys may not repeat.
+The loader resolves scalars by YAML 1.2's core rules, so ``1e-5`` is a number and ``no`` is text,
+but for ``010`` and ``0x10``, which are text; keys may not repeat.
 """
 
 from __future__ import annotations
@@ -32,7 +32,9 @@ for _tag, _pattern, _first in (
     ("int", r"[-+]?(0|[1-9][0-9]*)", list("-+0123456789")),
     (
         "float",
-        r"[-+]?(\.[0-9]+|[0-9]+(\.[0-9]*)?)([eE][-+]?[0-9]+)?|[-+]?\.inf|\.nan",
+        # With a point or an exponent, so that `010` is no number: ten to some, eight to others.
+        r"[-+]?(\.[0-9]+|[0-9]+\.[0-9]*)([eE][-+]?[0-9]+)?|[-+]?[0-9]+[eE][-+]?[0-9]+"
+        r"|[-+]?\.inf|\.nan",
         list("-+.0123456789"),
     ),
 ):
@@ -75,13 +77,21 @@ def parse_yaml(text: str, name: str) -> Document:
     except yaml.MarkedYAMLError as error:
         mark = error.problem_mark or error.context_mark
         line = mark.line + 1 if mark else 1
-        detail = error.problem or error.context
-        raise ConfigError([Problem(f"{name}:{line}", "", f"not valid YAML: {detail}")]) from None
-    except (yaml.YAMLError, ValueError) as error:
-        raise ConfigError([Problem(name, "", f"not valid YAML: {error}")]) from None
+        message = f"not valid YAML: {_reason(error)}"
+        raise ConfigError([Problem(f"{name}:{line}", "", message)]) from None
+    except yaml.reader.ReaderError as error:
+        line = text.count("\n", 0, error.position) + 1
+        message = f"not valid YAML: the character U+{ord(text[error.position]):04X} has no place"
+        raise ConfigError([Problem(f"{name}:{line}", "", message)]) from None
     except RecursionError:
         raise ConfigError([Problem(name, "", "values are nested too deeply")]) from None
     return document
+
+
+def _reason(error: yaml.MarkedYAMLError) -> str:
+    if error.problem and "character '\\t'" in error.problem:
+        return "a TAB where YAML wants spaces; indent with spaces"
+    return ", ".join(part for part in (error.context, error.problem) if part)
 
 
 class _Builder:
@@ -96,13 +106,19 @@ class _Builder:
         self.values += 1
         if self.values > MAX_VALUES:
             raise self._error(node, path, f"more than {MAX_VALUES} values in one file")
+        if node.tag not in _TAGS:
+            raise self._error(node, path, f"the tag {node.tag} has no place in a run file")
         if isinstance(node, yaml.MappingNode):
             return self._mapping(node, path)
         if isinstance(node, yaml.SequenceNode):
             return [self._item(child, (*path, i)) for i, child in enumerate(node.value)]
-        if node.tag not in _SCALAR_TAGS:
-            raise self._error(node, path, f"the tag {node.tag} has no place in a run file")
-        return self.loader.construct_object(node)
+        try:
+            return self.loader.construct_object(node)
+        # `!!bool maybe`, `!!int ""`, a number of 5000 digits.
+        except (ValueError, LookupError):
+            shown = node.value if len(node.value) <= 40 else f"{node.value[:37]}..."
+            kind = node.tag.rpartition(":")[2]
+            raise self._error(node, path, f"{shown!r} is no YAML {kind}") from None
 
     def _item(self, node: yaml.Node, path: FieldPath) -> Any:
         self.document.lines[path] = node.start_mark.line + 1
@@ -126,4 +142,6 @@ class _Builder:
         return ConfigError([Problem(where, ".".join(map(str, path)), message)])
 
 
-_SCALAR_TAGS = {f"tag:yaml.org,2002:{name}" for name in ("null", "bool", "int", "float", "str")}
+_TAGS = {
+    f"tag:yaml.org,2002:{name}" for name in ("null", "bool", "int", "float", "str", "seq", "map")
+}

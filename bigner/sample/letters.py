@@ -26,7 +26,7 @@ from bigner.sample.names import Name, Stock, Surname, stock
 from bigner.sample.templates import LAYOUTS, POOLS
 
 ENTITY_TYPES = ("BIRTH_DATE", "BIRTH_NUMBER", "CREDITOR_NUMBER", "GIVEN_NAME", "SURNAME")
-SIZES = {"train": 320, "validation": 60, "test": 80}
+SIZES = {"train": 1280, "validation": 60, "test": 80}
 """Letters in each split."""
 SEED = 2024
 
@@ -171,9 +171,21 @@ class _Writer:
         return self._person_spans(self.people[role], part, case or "nom")
 
     def _person_spans(self, person: Person, part: str, case: str) -> list[Span]:
+        match part:
+            case "title":
+                return [(self.rng.choice(_TITLES[self.language][person.woman]), None)]
+            case "birth_date":
+                return [(self.show_date(person.born), "BIRTH_DATE")]
+            case "birth_number":
+                head, tail = person.birth_number[:6], person.birth_number[6:]
+                return [(f"{head}/{tail}" if self.slash else head + tail, "BIRTH_NUMBER")]
+        return self._name_spans(person, part, case)
+
+    def _name_spans(self, person: Person, part: str, case: str) -> list[Span]:
         given: Span = (self._bent(person.given, case), "GIVEN_NAME")
         surname: Span = (self._bent(person.surname.of(woman=person.woman), case), "SURNAME")
         capitals: Span = (surname[0].upper(), "SURNAME")
+        comma: Span = (",", None)
         match part:
             case "":
                 return [given, capitals if self.rng.random() < 0.1 else surname]
@@ -182,17 +194,9 @@ class _Writer:
             case "surname":
                 return [surname]
             case "listed":
-                comma: Span = (",", None)
                 return self.rng.choice(
                     ([surname, given], [surname, comma, given], [capitals, given])
                 )
-            case "title":
-                return [(self.rng.choice(_TITLES[self.language][person.woman]), None)]
-            case "birth_date":
-                return [(self.show_date(person.born), "BIRTH_DATE")]
-            case "birth_number":
-                head, tail = person.birth_number[:6], person.birth_number[6:]
-                return [(f"{head}/{tail}" if self.slash else head + tail, "BIRTH_NUMBER")]
         raise AssertionError(f"no such slot of a person: {part!r}")
 
     def _bent(self, name: Name, case: str) -> str:

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 CASES = ("nom", "gen", "dat", "acc", "voc", "ins")
 
-_MAN_ENDINGS = {
+_MAN_ENDINGS: dict[str, tuple[str, ...]] = {
     "": ("",) * 6,
     "hard": ("", "a", "ovi", "a", "e", "em"),
     "velar": ("", "a", "ovi", "a", "u", "em"),
@@ -24,7 +24,7 @@ _MAN_ENDINGS = {
     "ý": ("ý", "ého", "ému", "ého", "ý", "ým"),
     "í": ("í", "ího", "ímu", "ího", "í", "ím"),
 }
-_WOMAN_ENDINGS = {
+_WOMAN_ENDINGS: dict[str, tuple[str, ...]] = {
     "": ("",) * 6,
     "na": ("a", "y", "ě", "u", "o", "ou"),
     "ka": ("ka", "ky", "ce", "ku", "ko", "kou"),
@@ -99,7 +99,9 @@ def _given(table: dict[str, str], endings: dict[str, tuple[str, ...]]) -> list[N
 
 
 _CZECH_SURNAMES = {
-    "velar": "Novák Dvořák Horák Polák Malík Kubík Vlach Bednařík Hudák Slezák Sedlák Čermák Kovařík",
+    "velar": """
+        Novák Dvořák Horák Polák Malík Kubík Vlach Bednařík Hudák Slezák Sedlák Čermák Kovařík
+    """,
     "hard": "Doležal Navrátil Zeman Beran Urban Strnad Holub Sokol Pospíšil Musil Kolman Zapletal",
     "soft": "Bartoš Kovář Beneš Kolář Mareš Tomeš Lukeš Bureš Dolejš Pekař Kubeš",
     "ek": "Háj Duš Šim Janeč Haš Pavlíč Macháč Blaž Koneč",
@@ -182,8 +184,9 @@ _ENGLISH_BEGINNINGS = """
     Ash Black Brad Burn Cran Dun East Elm Fair Had Hart Hol Ken Lang Mar Mil Nor Pres Rad Rud Shel
     Stan Thorn Wal West Whit Win Wood
 """
-_ENGLISH_ENDINGS = tuple(
-    (ending, "") for ending in "ton ley ford field well worth man ham by croft".split()
+_ENGLISH_ENDINGS = (
+    *(("ton", ""), ("ley", ""), ("ford", ""), ("field", ""), ("well", "")),
+    *(("worth", ""), ("man", ""), ("ham", ""), ("by", ""), ("croft", "")),
 )
 
 

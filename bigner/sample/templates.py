@@ -2,13 +2,15 @@
 
 A template is a text of one sentence a line, its words set apart by blanks, punctuation marks being
 words of their own. A word in braces is a slot, filled by ``letters.py``: ``{debtor:dat}`` is the
-full name in the dative, ``{debtor.surname:voc}`` the surname alone, ``{debtor?pan/paní}`` a word for
-a man or a woman, ``{date}`` any date but one of birth, and so on. English names have one form for
-all cases.
+full name in the dative, ``{debtor.surname:voc}`` the surname alone, ``{debtor?pan/paní}`` a word
+for a man or a woman, ``{date}`` any date but one of birth, and so on. English names have one form
+for all cases.
 
 Every label of an entity ("birth number") has neighbours that look like it and mean something else
 ("contract number"): a model must read the words around a number, not its shape.
 """
+
+# ruff: noqa: E501 - a sentence is a line here, however long
 
 from __future__ import annotations
 

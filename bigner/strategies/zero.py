@@ -46,7 +46,7 @@ class Zero(Strategy):
         self._world = world
         self._stage: int = settings["zero_optimization"]["stage"]
         self._fp16: bool = settings["fp16"]["enabled"]
-        exact = {name: p.detach().clone() for name, p in model.named_parameters()}
+        exact = {name: p.detach() for name, p in model.named_parameters()}
         self._optimizer = adamw(model, training) if training else None
         self._engine, _, _, _ = deepspeed.initialize(
             model=model,

@@ -1,7 +1,7 @@
 """Run a plain function in N real processes, joined by ``torchrun`` as a user's run would be.
 
-A case is a function ``case(world, **arguments)`` in a module below ``tests``; what it returns (plain
-JSON values) comes back for each rank. As a launch costs seconds, a case does several things.
+A case is a function ``case(world, **arguments)`` in a module below ``tests``; what it returns
+(plain JSON values) comes back for each rank. As a launch costs seconds, a case does several things.
 """
 
 from __future__ import annotations
@@ -9,6 +9,7 @@ from __future__ import annotations
 import importlib
 import json
 import os
+import signal
 import subprocess
 import sys
 from collections.abc import Callable
@@ -37,6 +38,25 @@ def environment() -> dict[str, str]:
     }
 
 
+def run_command(command: list[str], folder: Path) -> subprocess.CompletedProcess[str]:
+    """Run a launcher to its end; on a timeout its ranks are ended with it."""
+    with subprocess.Popen(
+        command,
+        cwd=folder,
+        env=environment(),
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        start_new_session=True,
+    ) as process:
+        try:
+            stdout, stderr = process.communicate(timeout=TIMEOUT_SECONDS)
+        except subprocess.TimeoutExpired:
+            os.killpg(process.pid, signal.SIGKILL)
+            raise
+    return subprocess.CompletedProcess(command, process.returncode, stdout, stderr)
+
+
 def run_ranks(size: int, case: Callable[..., Any], folder: Path, **arguments: Any) -> list[Any]:
     """What ``case`` returned on each of ``size`` ranks; fails with the ranks' output."""
     folder.mkdir(parents=True, exist_ok=True)
@@ -45,15 +65,7 @@ def run_ranks(size: int, case: Callable[..., Any], folder: Path, **arguments: An
     # --standalone lets the launcher take a free port.
     launcher = [sys.executable, "-m", "torch.distributed.run", "--standalone"]
     worker = [f"--nproc-per-node={size}", "-m", "tests.ranks.launch", str(folder)]
-    done = subprocess.run(
-        [*launcher, *worker],
-        cwd=ROOT,
-        env=environment(),
-        capture_output=True,
-        text=True,
-        timeout=TIMEOUT_SECONDS,
-        check=False,
-    )
+    done = run_command([*launcher, *worker], ROOT)
     assert done.returncode == 0, f"{case.__name__} on {size} ranks:\n{done.stdout}\n{done.stderr}"
     return [json.loads((folder / f"{rank}.json").read_text()) for rank in range(size)]
 

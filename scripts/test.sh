@@ -1,0 +1,11 @@
+#!/usr/bin/env bash
+# Everything that must hold: format, lint, types, tests. Arguments go to pytest.
+set -euo pipefail
+cd "$(dirname "$0")/.."
+# shellcheck source=scripts/setup.sh
+source scripts/setup.sh dev
+
+ruff format --check .
+ruff check .
+mypy
+python -m pytest "$@"

@@ -1,0 +1,69 @@
+"""A model of two narrow layers and a corpus of three sentences, for runs that take a second."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+from tokenizers import Tokenizer, models, pre_tokenizers, processors
+
+WORDS = ("Anna", "sleeps", "in", "Oslo", "and", "reads", ".")
+CORPUS = "Anna B-PER\nsleeps O\nin O\nOslo B-LOC\n\nAnna B-PER\nreads O\n. O\n\nOslo B-LOC\n. O\n"
+MAX_PIECES = 32
+
+
+@pytest.fixture(scope="session")
+def tiny_models(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder of model folders: ``bare`` is a shape and a tokenizer, ``trained`` has weights."""
+    from bigner.config.schema import ModelConfig  # noqa: PLC0415
+    from bigner.modeling import build_model  # noqa: PLC0415
+
+    folder = tmp_path_factory.mktemp("models")
+    bare, trained = folder / "bare", folder / "trained"
+    for model in (bare, trained):
+        model.mkdir()
+        write_tokenizer(model, WORDS)
+        write_model_config(model)
+    tags = ("O", "B-LOC", "I-LOC", "B-PER", "I-PER")
+    shape = ModelConfig(name_or_path=str(bare), training_type="from_scratch")
+    build_model(shape, tags, seed=0).save_pretrained(trained)
+    return folder
+
+
+def write_tokenizer(folder: Path, words: tuple[str, ...]) -> None:
+    """A tokenizer that knows whole words, as AutoTokenizer loads it."""
+    vocabulary = {token: i for i, token in enumerate(("<s>", "<pad>", "</s>", "<unk>", *words))}
+    tokenizer = Tokenizer(models.WordLevel(vocabulary, unk_token="<unk>"))
+    tokenizer.pre_tokenizer = pre_tokenizers.WhitespaceSplit()
+    tokenizer.post_processor = processors.TemplateProcessing(
+        single="<s> $A </s>", special_tokens=[("<s>", 0), ("</s>", 2)]
+    )
+    (folder / "tokenizer.json").write_text(tokenizer.to_str())
+    settings = {
+        "tokenizer_class": "PreTrainedTokenizerFast",
+        "bos_token": "<s>",
+        "eos_token": "</s>",
+        "pad_token": "<pad>",
+        "unk_token": "<unk>",
+    }
+    (folder / "tokenizer_config.json").write_text(json.dumps(settings))
+
+
+def write_model_config(folder: Path) -> None:
+    """XLM-RoBERTa's shape, two layers of 16."""
+    config = {
+        "architectures": ["XLMRobertaForTokenClassification"],
+        "model_type": "xlm-roberta",
+        "vocab_size": len(WORDS) + 4,
+        "hidden_size": 16,
+        "num_hidden_layers": 2,
+        "num_attention_heads": 2,
+        "intermediate_size": 16,
+        "max_position_embeddings": MAX_PIECES + 2,
+        "type_vocab_size": 1,
+        "bos_token_id": 0,
+        "pad_token_id": 1,
+        "eos_token_id": 2,
+    }
+    (folder / "config.json").write_text(json.dumps(config))

@@ -1,0 +1,115 @@
+"""World size, strategy, accumulation and micro-batch size never change a result."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.ranks import cases
+from tests.ranks.launch import run_ranks
+from tests.ranks.project import write_project
+
+STEPS = 20
+COMMON = [
+    f"training.max_steps={STEPS}",
+    "training.global_batch_size=8",
+    "training.log_every=1",
+    "training.learning_rate=1e-3",
+    "model.dropout=0.0",
+    "evaluation.every=100",
+]
+WORLDS = {"single": 1, "fsdp": 2, "zero": 2}
+# The stated rounding: loss and grad norm, relative to values of order one.
+TOLERANCE = {"fp32": 1e-5, "fp16": 1e-2}
+
+
+@pytest.fixture(scope="module")
+def project(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return write_project(tmp_path_factory.mktemp("project"))
+
+
+def _overrides(folder: Path, kind: str, precision: str, accumulation: int) -> list[str]:
+    micro_batch = 8 // WORLDS[kind] // accumulation
+    return [
+        *COMMON,
+        f"run_dir={folder}/{kind}-{precision}-{accumulation}",
+        f"strategy={{kind: {kind}}}",
+        f"precision={precision}",
+        f"training.micro_batch_size={micro_batch}",
+    ]
+
+
+@pytest.fixture(scope="module")
+def curves(project: Path) -> dict[str, dict[str, Any]]:
+    """Losses and grad norms of every strategy, precision and accumulation, one launch each."""
+    found: dict[str, dict[str, Any]] = {}
+    for kind, size in WORLDS.items():
+        runs = {
+            f"{kind}-{precision}-{accumulation}": _overrides(
+                project, kind, precision, accumulation
+            )
+            for precision in ("fp32", "fp16")
+            for accumulation in (1, 2)
+        }
+        if kind == "zero":
+            for stage in (1, 2):
+                runs[f"zero{stage}-fp32-2"] = [
+                    *_overrides(project, kind, "fp32", 2),
+                    f"run_dir={project}/zero{stage}",
+                    f"strategy.stage={stage}",
+                ]
+        if kind == "fsdp":
+            runs["fsdp-fp32-checkpointing"] = [
+                *_overrides(project, kind, "fp32", 1),
+                f"run_dir={project}/fsdp-checkpointing",
+                "training.gradient_checkpointing=true",
+                "strategy.reshard_after_forward=false",
+            ]
+        ranks = run_ranks(
+            size,
+            cases.train_runs,
+            project / f"launch-{kind}",
+            run_file=str(project / "run.yaml"),
+            runs=runs,
+        )
+        for other in ranks[1:]:
+            assert other == ranks[0]
+        found |= ranks[0]
+    return found
+
+
+@pytest.mark.parametrize("number", ["loss", "grad_norm"])
+@pytest.mark.parametrize(
+    "name",
+    [
+        *(
+            f"{kind}-{precision}-{accumulation}"
+            for kind in WORLDS
+            for precision in ("fp32", "fp16")
+            for accumulation in (1, 2)
+        ),
+        "zero1-fp32-2",
+        "zero2-fp32-2",
+        "fsdp-fp32-checkpointing",
+    ],
+)
+def test_first_losses_and_norms_equal_one_process(
+    curves: dict[str, dict[str, Any]], name: str, number: str
+) -> None:
+    precision = name.split("-")[1]
+    reference = curves["single-fp32-1"] if precision == "fp32" else curves["single-fp16-1"]
+    assert len(curves[name][number]) == STEPS
+    assert curves[name][number] == pytest.approx(reference[number], abs=TOLERANCE[precision])
+
+
+def test_the_model_learns(curves: dict[str, dict[str, Any]]) -> None:
+    """Curves that agree because nothing moves would prove nothing."""
+    losses = curves["single-fp32-1"]["loss"]
+    assert losses[-1] < 0.8 * losses[0]
+
+
+def test_half_precision_is_not_silently_fp32(curves: dict[str, dict[str, Any]]) -> None:
+    for kind in WORLDS:
+        assert curves[f"{kind}-fp16-1"]["loss"] != curves[f"{kind}-fp32-1"]["loss"]

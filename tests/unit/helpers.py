@@ -1,0 +1,77 @@
+"""What several unit tests build: a tokenizer, a model folder, a run config, column files."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import Any
+
+from transformers import PretrainedConfig, PreTrainedTokenizerFast, XLMRobertaConfig
+
+from bigner.config.schema import RunConfig
+from bigner.sample.tokenizer import train_tokenizer
+
+TaggedSentence = Sequence[tuple[str, str]]
+
+SENTENCES: list[TaggedSentence] = [
+    [("Anna", "B-PER"), ("Nováková", "I-PER"), ("lives", "O"), ("in", "O"), ("Žilina", "B-LOC")],
+    [("Košice", "B-LOC"), ("Bratislava", "B-LOC"), ("and", "O"), ("Peter", "B-PER")],
+    [("\u200b", "B-PER"), ("\ufeff", "O"), ("Peter", "B-PER"), ("\u200b", "I-PER")],
+    [("nothing", "O"), ("here", "O")],
+    [(f"word{i}", "O") for i in range(30)] + [("Anna", "B-PER"), ("Bratislava", "B-LOC")],
+    [("Llanfairpwllgwyngyllgogerychwyrndrobwllllantysiliogogogoch" * 3, "B-LOC"), (".", "O")],
+    [("\u200b", "O"), ("\u200b", "B-LOC")],
+    [("Anna", "B-PER"), ("Anna", "B-PER"), ("Acme", "B-ORG"), ("Ltd", "I-ORG"), (".", "O")],
+]
+"""Words without pieces, a word longer than a window, a sentence longer than a window."""
+
+
+def write_columns(path: Path, sentences: Iterable[TaggedSentence]) -> Path:
+    """A column file of words and tags."""
+    blocks = ("".join(f"{word}\t{tag}\n" for word, tag in sentence) for sentence in sentences)
+    path.write_text("\n".join(blocks), encoding="utf-8")
+    return path
+
+
+def tiny_tokenizer(extra_words: Iterable[str] = ()) -> PreTrainedTokenizerFast:
+    """The sample's tokenizer, trained on the words above; like XLM-R's in shape."""
+    words = [word for sentence in SENTENCES for word, _ in sentence if word.isprintable()]
+    return PreTrainedTokenizerFast(
+        tokenizer_object=train_tokenizer([*words, *extra_words]),
+        bos_token="<s>",
+        cls_token="<s>",
+        pad_token="<pad>",
+        eos_token="</s>",
+        sep_token="</s>",
+        unk_token="<unk>",
+        mask_token="<mask>",
+    )
+
+
+TINY: dict[str, Any] = {
+    "hidden_size": 32,
+    "num_hidden_layers": 3,
+    "num_attention_heads": 2,
+    "intermediate_size": 64,
+    "max_position_embeddings": 66,
+}
+
+
+def tiny_xlmr(vocab_size: int, **settings: Any) -> PretrainedConfig:
+    """An XLM-R whose untrained predictions vary from word to word."""
+    return XLMRobertaConfig(
+        **{**TINY, "vocab_size": vocab_size, "initializer_range": 0.5, "type_vocab_size": 1}
+        | settings
+    )
+
+
+def run_config(folder: Path, model: Path, **sections: Any) -> RunConfig:
+    """A run of one process on the data in ``folder``."""
+    return RunConfig.model_validate(
+        {
+            "run_dir": str(folder / "run"),
+            "model": {"name_or_path": str(model), "training_type": "from_scratch"},
+            "data": {"train": str(folder / "train.conll"), "cache_dir": str(folder / "cache")},
+            **sections,
+        }
+    )

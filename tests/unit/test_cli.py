@@ -1,0 +1,272 @@
+"""The command line: options of launchers, what each command prints, what it does not load."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from bigner import __version__
+from bigner.__main__ import report
+from bigner.cli import run, strip_launcher_options
+from bigner.errors import ConfigError
+from tests.ranks.launch import environment
+
+COMMANDS = ("validate", "schema", "train", "evaluate", "init")
+
+
+@pytest.fixture
+def run_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    for name in ("RANK", "WORLD_SIZE", "LOCAL_RANK"):
+        monkeypatch.delenv(name, raising=False)
+    (tmp_path / "train.conll").write_text("Anna B-PER\nsleeps O\n\nOslo B-LOC\n")
+    path = tmp_path / "run.yaml"
+    path.write_text(
+        f"run_dir: {tmp_path}/run\n"
+        "model: {name_or_path: xlm-roberta-base}\n"
+        f"data: {{train: {tmp_path}/train.conll}}\n"
+        "training: {global_batch_size: 8, micro_batch_size: 4}\n"
+        "strategy: {kind: fsdp}\n"
+    )
+    return path
+
+
+def output_of(capsys: pytest.CaptureFixture[str], *arguments: str | Path) -> str:
+    capsys.readouterr()
+    assert run([str(argument) for argument in arguments]) == 0
+    return capsys.readouterr().out
+
+
+# --- what launchers put in --------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "option",
+    [["--local_rank=1"], ["--local-rank=1"], ["--local_rank", "1"], ["--local-rank", "1"]],
+    ids=" ".join,
+)
+@pytest.mark.parametrize("position", range(4))
+def test_launcher_options_are_taken_out_wherever_they_stand(
+    option: list[str], position: int
+) -> None:
+    arguments = ["train", "run.yaml", "seed=1"]
+    with_option = [*arguments[:position], *option, *arguments[position:]]
+    assert strip_launcher_options(with_option) == arguments
+
+
+@pytest.mark.parametrize(
+    ("arguments", "kept"),
+    [
+        ([], []),
+        (["--local_rank"], []),
+        (["--local_rank=0", "--local-rank", "0", "train"], ["train"]),
+        (["train", "--local_rank=", "run.yaml"], ["train", "run.yaml"]),
+        (["train", "--local_ranks=1"], ["train", "--local_ranks=1"]),
+        (["train", "local_rank=1"], ["train", "local_rank=1"]),
+    ],
+)
+def test_launcher_options_at_the_edges(arguments: list[str], kept: list[str]) -> None:
+    assert strip_launcher_options(arguments) == kept
+
+
+@given(st.lists(st.sampled_from(["train", "a=1", "--json", "-h", "--split", "--local", ""])))
+def test_other_arguments_are_left_alone(arguments: list[str]) -> None:
+    assert strip_launcher_options(arguments) == arguments
+
+
+def test_a_command_runs_with_launcher_options(
+    run_file: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    plain = output_of(capsys, "validate", run_file, "seed=1")
+    assert output_of(capsys, "--local_rank=0", "validate", run_file, "seed=1") == plain
+    assert output_of(capsys, "validate", run_file, "--local-rank", "0", "seed=1") == plain
+
+
+# --- what commands print ----------------------------------------------------------------------
+
+
+def test_help_names_every_command(capsys: pytest.CaptureFixture[str]) -> None:
+    text = output_of(capsys, "--help")
+    assert [command for command in COMMANDS if f"\n  {command} " not in text] == []
+    assert output_of(capsys, "-h") == text
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_every_command_has_help(command: str, capsys: pytest.CaptureFixture[str]) -> None:
+    text = output_of(capsys, command, "--help")
+    assert f"bigner {command}" in text
+
+
+def test_version(capsys: pytest.CaptureFixture[str]) -> None:
+    assert output_of(capsys, "--version").strip() == __version__
+
+
+def test_schema_is_a_json_schema_with_a_sentence_for_each_property(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    schema = json.loads(output_of(capsys, "schema"))
+    sections = {"#": schema, **{f"#/$defs/{k}": v for k, v in schema["$defs"].items()}}
+    assert {"run_dir", "model", "data", "strategy"} <= schema["properties"].keys()
+    for path, section in sections.items():
+        assert section["type"] == "object"
+        assert section["additionalProperties"] is False, path
+        assert section["description"]
+        for name, node in section["properties"].items():
+            described = node.get("description") or sections[node["$ref"]]["description"]
+            assert described, f"{path} {name}"
+    # Every reference leads somewhere.
+    text = json.dumps(schema)
+    for part in text.split('"$ref": "')[1:]:
+        assert part.partition('"')[0] in sections
+
+
+def test_validate_prints_the_plan(run_file: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    text = output_of(capsys, "validate", run_file)
+    assert "fsdp (reshard_after_forward True)" in text
+    assert "8 = 4 micro-batch x 2 accumulation x 1 ranks" in text
+    assert "train 2" in text
+    assert str(run_file.parent / "run" / "summary.json") in text
+
+
+def test_validate_json(run_file: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    plan = json.loads(output_of(capsys, "validate", run_file, "--json", "strategy={kind: zero}"))
+    assert plan["strategy"] == {"kind": "zero", "stage": 3, "deepspeed_config": None}
+    assert plan["batch"] == {"global_batch_size": 8, "micro_batch_size": 4, "accumulation": 2}
+    assert plan["texts"] == {"train": 2}
+    assert plan["optimizer_steps"] == {"count": 3, "exact": False}
+    assert plan["deepspeed"]["train_batch_size"] == 8
+
+
+def test_validate_counts_documents_and_steps(
+    run_file: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    overrides = ("data.unit=document", "training.max_steps=5", "checkpoint.every_steps=2")
+    plan = json.loads(output_of(capsys, "validate", run_file, *overrides, "--json"))
+    assert plan["texts"] == {"train": 1}
+    assert plan["optimizer_steps"] == {"count": 5, "exact": True}
+    assert "checkpoints" in plan["writes"]
+
+
+def test_validate_for_another_world(
+    run_file: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    plan = json.loads(output_of(capsys, "validate", run_file, "--json", "--world-size", "2"))
+    assert (plan["world_size"], plan["batch"]["accumulation"]) == (2, 1)
+
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    plan = json.loads(output_of(capsys, "validate", run_file, "--json"))
+    assert (plan["world_size"], plan["batch"]["accumulation"]) == (2, 1)
+
+    with pytest.raises(ConfigError, match=r"run\.yaml:4: training: .* world size 3 .* to 12"):
+        run(["validate", str(run_file), "--world-size", "3"])
+    overrides = ["strategy.kind=single", "strategy={kind: single}"]
+    with pytest.raises(ConfigError, match="'single' runs in one process and the world is 2"):
+        run(["validate", str(run_file), overrides[1]])
+
+
+def test_validate_writes_nothing(run_file: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    before = sorted(run_file.parent.rglob("*"))
+    output_of(capsys, "validate", run_file)
+    assert sorted(run_file.parent.rglob("*")) == before
+
+
+# --- wrong use --------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("arguments", "phrase"),
+    [
+        (["vaildate", "run.yaml"], "validate"),
+        (["validate"], "RUN.YAML"),
+        (["validate", "run.yaml", "--world-sise", "2"], "--world-sise"),
+        (["validate", "run.yaml", "--world-size", "0"], "--world-size"),
+        (["validate", "run.yaml", "--world-size", "two"], "--world-size"),
+        (["--frobnicate"], "--frobnicate"),
+        (["evaluate", "run.yaml", "--model"], "--model"),
+    ],
+    ids=lambda value: " ".join(value) if isinstance(value, list) else "",
+)
+def test_wrong_use_is_told_in_a_line_and_is_2(
+    arguments: list[str], phrase: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert run(arguments) == 2
+    told = capsys.readouterr().err
+    assert phrase in told
+    assert "Traceback" not in told
+
+
+def test_no_command_is_help_and_2(capsys: pytest.CaptureFixture[str]) -> None:
+    assert run([]) == 2
+    assert "Commands:" in capsys.readouterr().err
+
+
+def test_one_rank_tells_of_wrong_use(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("RANK", "1")
+    assert run(["vaildate"]) == 2
+    assert capsys.readouterr().err == ""
+
+
+def test_ctrl_c_is_no_defect(
+    run_file: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def interrupted(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("bigner.commands.validate.plan", interrupted)
+    with pytest.raises(KeyboardInterrupt) as caught:
+        run(["validate", str(run_file)])
+    assert report(caught.value) == 130
+    assert "stopped by Ctrl-C" in capsys.readouterr().err
+
+
+def test_one_rank_tells_of_wrong_input(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    error = ConfigError([])
+    assert report(error) == 2
+    assert capsys.readouterr().err
+    monkeypatch.setenv("RANK", "1")
+    assert report(error) == 2
+    assert capsys.readouterr().err == ""
+
+
+# --- what is not loaded -----------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "arguments", [["--help"], ["--version"], ["schema"], ["validate", "RUN"], ["train", "RUN"]]
+)
+def test_torch_is_not_loaded(arguments: list[str], run_file: Path) -> None:
+    """Nor for a run file that names a ds_configs file, nor by `train` where the input is wrong."""
+    tuning = run_file.parent / "zero.json"
+    tuning.write_text('{"zero_optimization": {"reduce_bucket_size": 5e8}}')
+    strategy = f"strategy={{kind: zero, deepspeed_config: {tuning}}}"
+    extra = [strategy] if "RUN" in arguments else []
+    extra += ["data.test=nowhere"] if "train" in arguments else []
+    code = (
+        "import sys\n"
+        "from bigner.cli import run\n"
+        "from bigner.errors import ConfigError\n"
+        "try:\n"
+        "    run(sys.argv[1:])\n"
+        "except ConfigError as error:\n"
+        "    print(error)\n"
+        "heavy = {'torch', 'transformers', 'deepspeed', 'datasets', 'numpy'}\n"
+        "print('loaded', sorted(heavy & set(sys.modules)))\n"
+    )
+    words = [str(run_file) if argument == "RUN" else argument for argument in arguments]
+    done = subprocess.run(
+        [sys.executable, "-c", code, *words, *extra],
+        capture_output=True,
+        text=True,
+        env=environment(),
+        check=True,
+    )
+    assert done.stdout.splitlines()[-1] == "loaded []"

@@ -1,0 +1,415 @@
+"""Windows: every word once, in order, with one prediction, whatever Unicode it is made of."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from functools import cache
+from itertools import chain, pairwise
+from math import inf
+from pathlib import Path
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, processors, trainers
+from transformers import AutoTokenizer, PreTrainedTokenizerFast
+
+from bigner.data.collate import word_predictions
+from bigner.data.encode import (
+    NO_PIECE,
+    Text,
+    Window,
+    WindowEncoder,
+    cut,
+    owners,
+    special_tokens,
+    texts_of,
+)
+from bigner.data.formats import Sentence
+from bigner.data.labels import LabelSet
+from bigner.optim import IGNORED
+
+LABELS = LabelSet.of_types(["LOC", "PER", "creative-work"])
+
+ODD_WORDS = [
+    "\u200b",  # zero-width space: no piece
+    "\ufeff",  # byte-order mark: no piece
+    "\u200b\u200d\ufeff",
+    "\u0301",  # a combining mark alone
+    "e\u0301\u0327\u0300",
+    "\u00a0",  # no-break space
+    "a\u00a0b",
+    "a b",
+    "\u3000",
+    "שלום",
+    "\u202eעברית\u202c",
+    "مرحبا",
+    "👩‍👩‍👧‍👦",
+    "👍🏽",
+    "🇸🇰",
+    "東京都",
+    "ｱｲｳ",
+    "ﬁ",
+    "½",
+    "…",
+    "▁",
+    "▁▁a",
+    "<s>",
+    "</s>",
+    "<pad>",
+    "<mask>",
+    "a<mask>b",
+    "[SEP]",
+    "\x00",
+    "\u2028",
+    "#fun",
+    "x" * 300,
+    "Donaudampfschifffahrtselektrizitätenhauptbetriebswerkbauunterbeamtengesellschaft",
+]
+words = st.one_of(
+    st.sampled_from(ODD_WORDS),
+    st.sampled_from(["Peter", "in", "New", "York", ",", "-", "."]),
+    st.text(st.characters(exclude_categories=["Cs"]), min_size=1, max_size=10),
+)
+tagged = st.lists(
+    st.tuples(words, st.integers(0, len(LABELS) - 1)), min_size=1, max_size=40
+).map(lambda pairs: ([word for word, _ in pairs], [label for _, label in pairs]))
+corpora = st.lists(tagged, min_size=1, max_size=4)
+
+
+@pytest.fixture(scope="module")
+def xlmr(shared_data: Path) -> PreTrainedTokenizerFast:
+    tokenizer: PreTrainedTokenizerFast = AutoTokenizer.from_pretrained(
+        shared_data / "xlmr-tokenizer", add_prefix_space=True
+    )
+    return tokenizer
+
+
+@cache
+def byte_level() -> PreTrainedTokenizerFast:
+    """A RoBERTa-like tokenizer: bytes, spaces before words, <s> and </s> around."""
+    tokenizer = Tokenizer(models.BPE())
+    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=True)
+    trainer = trainers.BpeTrainer(
+        vocab_size=320,
+        special_tokens=["<s>", "<pad>", "</s>", "<unk>"],
+        initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
+        show_progress=False,
+    )
+    tokenizer.train_from_iterator(["Peter lives in New York, not in York"], trainer)
+    tokenizer.post_processor = processors.RobertaProcessing(("</s>", 2), ("<s>", 0))
+    return PreTrainedTokenizerFast(
+        tokenizer_object=tokenizer, bos_token="<s>", eos_token="</s>", pad_token="<pad>"
+    )
+
+
+@cache
+def word_piece() -> PreTrainedTokenizerFast:
+    """A BERT-like tokenizer: unknown words become one [UNK], control characters nothing."""
+    tokenizer = Tokenizer(models.WordPiece(unk_token="[UNK]"))
+    tokenizer.normalizer = normalizers.BertNormalizer()
+    tokenizer.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
+    trainer = trainers.WordPieceTrainer(
+        vocab_size=120,
+        special_tokens=["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"],
+        show_progress=False,
+    )
+    tokenizer.train_from_iterator(["peter lives in new york, not in york"], trainer)
+    tokenizer.post_processor = processors.BertProcessing(("[SEP]", 3), ("[CLS]", 2))
+    return PreTrainedTokenizerFast(
+        tokenizer_object=tokenizer, cls_token="[CLS]", sep_token="[SEP]", pad_token="[PAD]"
+    )
+
+
+def texts_from(corpus: Sequence[tuple[list[str], list[int]]]) -> list[Text]:
+    texts, first_word = [], 0
+    for text_words, label_ids in corpus:
+        texts.append(Text(text_words, label_ids, first_word))
+        first_word += len(text_words)
+    return texts
+
+
+def predicted_from(window: Window) -> list[int]:
+    """The prediction of each owned word if every labelled piece is predicted right."""
+    wrong = len(LABELS)
+    pieces = torch.tensor([[wrong if label == IGNORED else label for label in window.labels]])
+    places = torch.tensor([window.word_places])
+    return word_predictions(pieces, places, LABELS.id_of("O")).tolist()
+
+
+def check_windows(
+    tokenizer: PreTrainedTokenizerFast,
+    corpus: Sequence[tuple[list[str], list[int]]],
+    max_length: int,
+    stride: int,
+    alignment: str,
+) -> None:
+    """Everything that holds of windows, whatever the tokenizer."""
+    texts = texts_from(corpus)
+    encoder = WindowEncoder(
+        tokenizer, LABELS, max_length=max_length, stride=stride, alignment=alignment
+    )
+    windows = list(encoder.encode(texts))
+    prefix, suffix = special_tokens(tokenizer)
+
+    for window in windows:
+        assert len(window.input_ids) == len(window.labels) <= max_length
+        assert window.input_ids[: len(prefix)] == prefix
+        assert window.input_ids[len(window.input_ids) - len(suffix) :] == suffix
+        assert window.labels[0] == window.labels[-1] == IGNORED
+
+    # Every word owned once, in order.
+    owned = [window.first_word + i for window in windows for i in range(len(window.word_places))]
+    gold = list(chain.from_iterable(text.label_ids for text in texts))
+    assert owned == list(range(len(gold)))
+
+    # Tags -> pieces -> tags; words without pieces give O.
+    places = list(chain.from_iterable(window.word_places for window in windows))
+    assert places.count(NO_PIECE) == encoder.words_without_pieces
+    o_id = LABELS.id_of("O")
+    expected = [o_id if place == NO_PIECE else g for place, g in zip(places, gold, strict=True)]
+    predicted = list(chain.from_iterable(map(predicted_from, windows)))
+    assert predicted == expected
+
+    # Labelled pieces: the first of each word, or all of them and the later ones never B-.
+    for window in windows:
+        firsts = {place for place in window.word_places if place != NO_PIECE}
+        labelled = {i for i, label in enumerate(window.labels) if label != IGNORED}
+        assert firsts <= labelled
+        if alignment == "first":
+            assert firsts == labelled
+        later = [LABELS.tags[window.labels[i]] for i in labelled - firsts]
+        assert not [tag for tag in later if tag.startswith("B-")]
+
+
+choices = {
+    "corpus": corpora,
+    "max_length": st.integers(8, 24),
+    "stride": st.integers(0, 16),
+    "alignment": st.sampled_from(["first", "all"]),
+}
+
+
+@pytest.mark.data
+@settings(deadline=None, max_examples=150)
+@given(**choices)
+def test_xlmr(
+    xlmr: PreTrainedTokenizerFast,
+    corpus: list[tuple[list[str], list[int]]],
+    max_length: int,
+    stride: int,
+    alignment: str,
+) -> None:
+    check_windows(xlmr, corpus, max_length, stride, alignment)
+
+
+@settings(deadline=None, max_examples=100)
+@given(**choices)
+def test_byte_level(
+    corpus: list[tuple[list[str], list[int]]], max_length: int, stride: int, alignment: str
+) -> None:
+    check_windows(byte_level(), corpus, max_length, stride, alignment)
+
+
+@settings(deadline=None, max_examples=100)
+@given(**choices)
+def test_word_piece(
+    corpus: list[tuple[list[str], list[int]]], max_length: int, stride: int, alignment: str
+) -> None:
+    check_windows(word_piece(), corpus, max_length, stride, alignment)
+
+
+def one_window(
+    tokenizer: PreTrainedTokenizerFast, text_words: list[str], tags: str, alignment: str = "first"
+) -> Window:
+    encoder = WindowEncoder(tokenizer, LABELS, max_length=512, stride=0, alignment=alignment)
+    ids = [LABELS.id_of(tag) for tag in tags.split()]
+    (window,) = encoder.encode([Text(text_words, ids, 0)])
+    return window
+
+
+def tags_of_pieces(window: Window) -> list[str]:
+    return ["-" if label == IGNORED else LABELS.tags[label] for label in window.labels]
+
+
+@pytest.mark.data
+def test_xlmr_by_hand(xlmr: PreTrainedTokenizerFast) -> None:
+    assert special_tokens(xlmr) == ([0], [2])
+    window = one_window(xlmr, ["Hello", "\u200b", "world", "\ufeff"], "O B-PER B-LOC I-LOC")
+    assert window.input_ids == [0, 35378, 8999, 2]
+    assert window.word_places == [1, NO_PIECE, 2, NO_PIECE]
+    assert tags_of_pieces(window) == ["-", "O", "B-LOC", "-"]
+
+
+def test_byte_level_words_are_split_as_in_running_text() -> None:
+    assert special_tokens(byte_level()) == ([0], [2])
+    text_words = ["Peter", "York", "שלום"]
+    window = one_window(byte_level(), text_words, "O O O")
+    assert window.input_ids == byte_level()(" ".join(text_words)).input_ids
+    assert window.word_places[0] == 1
+
+
+def test_word_piece_by_hand() -> None:
+    tokenizer = word_piece()
+    assert special_tokens(tokenizer) == ([2], [3])
+    window = one_window(tokenizer, ["Peter,", "\u200b", "東京"], "B-PER O B-LOC", "all")
+    pieces = tokenizer.convert_ids_to_tokens(window.input_ids)
+    assert pieces == ["[CLS]", "peter", ",", "[UNK]", "[UNK]", "[SEP]"]
+    assert window.word_places == [1, NO_PIECE, 3]
+    assert tags_of_pieces(window) == ["-", "B-PER", "I-PER", "B-LOC", "I-LOC", "-"]
+
+
+def test_alignment_all_goes_on_as_inside() -> None:
+    word, tags = ["zzz", "zzz", "zzz"], "B-creative-work I-creative-work O"
+    first, every = (tags_of_pieces(one_window(byte_level(), word, tags, a)) for a in ("first", "all"))
+    b, i = "B-creative-work", "I-creative-work"
+    assert first == ["-", b, "-", "-", "-", i, "-", "-", "-", "O", "-", "-", "-", "-"]
+    assert every == ["-", b, i, i, i, i, i, i, i, "O", "O", "O", "O", "-"]
+
+
+def test_a_word_longer_than_a_window_is_cut_and_counted() -> None:
+    encoder = WindowEncoder(byte_level(), LABELS, max_length=10, stride=4, alignment="first")
+    text = Text(["z", "q" * 50, "z"], [0, 1, 0], 7)
+    windows = list(encoder.encode([text]))
+    assert encoder.words_cut == 1
+    assert max(len(window.input_ids) for window in windows) == 10
+    assert [window.first_word for window in windows] == [7, 8, 9]
+    assert [p for window in windows for p in predicted_from(window)] == [0, 1, 0]
+
+
+def test_a_tokenizer_with_truncation_and_padding_of_its_own_is_not_obeyed() -> None:
+    tokenizer = PreTrainedTokenizerFast(
+        tokenizer_object=Tokenizer.from_str(byte_level().backend_tokenizer.to_str()),
+        pad_token="<pad>",
+    )
+    tokenizer.backend_tokenizer.enable_truncation(5)
+    tokenizer.backend_tokenizer.enable_padding(length=40)
+    text_words = ["York"] * 20
+    window = one_window(tokenizer, text_words, "O " * 20)
+    assert window.input_ids == one_window(byte_level(), text_words, "O " * 20).input_ids
+
+
+# ---------------------------------------------------------------- cutting
+
+
+@st.composite
+def lengths_and_room(draw: st.DrawFn) -> tuple[list[int], int]:
+    room = draw(st.integers(1, 20))
+    return draw(st.lists(st.integers(0, room), min_size=1, max_size=60)), room
+
+
+@settings(deadline=None, max_examples=500)
+@given(lengths_and_room(), st.integers(0, 30))
+def test_cut(case: tuple[list[int], int], stride: int) -> None:
+    lengths, room = case
+    spans = cut(lengths, room, stride)
+    assert spans[0][0] == 0
+    assert spans[-1][1] == len(lengths)
+    assert all(sum(lengths[start:end]) <= room for start, end in spans)
+    for (start, end), (next_start, next_end) in pairwise(spans):
+        assert start < next_start <= end < next_end
+        shared = end - next_start
+        wanted = min(stride, (end - start) // 2)
+        assert shared <= wanted
+        # No more was given up than the next word needed.
+        assert shared == wanted or sum(lengths[next_start - 1 : end + 1]) > room
+
+
+def test_a_text_that_fits_is_one_window() -> None:
+    assert cut([3, 0, 7], 10, 5) == [(0, 3)]
+
+
+def test_neighbours_share_the_stride() -> None:
+    assert cut([1] * 10, 6, 2) == [(0, 6), (4, 10)]
+    assert cut([1] * 10, 6, 0) == [(0, 6), (6, 10)]
+
+
+def brute_force_owners(spans: list[tuple[int, int]]) -> list[int]:
+    """For each word the first window in which its poorer side has most words."""
+    num_words = spans[-1][1]
+
+    def context(word: int, span: tuple[int, int]) -> float:
+        start, end = span
+        if not start <= word < end:
+            return -1
+        left = inf if start == 0 else word - start
+        right = inf if end == num_words else end - 1 - word
+        return min(left, right)
+
+    owner_of = []
+    for word in range(num_words):
+        contexts = [context(word, span) for span in spans]
+        owner_of.append(contexts.index(max(contexts)))
+    return owner_of
+
+
+def owner_of_each_word(spans: list[tuple[int, int]]) -> list[int]:
+    owned = owners(spans)
+    assert owned[0][0] == 0
+    assert all(end == following for (_, end), (following, _) in pairwise(owned))
+    return [window for window, (start, end) in enumerate(owned) for _ in range(start, end)]
+
+
+@settings(deadline=None, max_examples=500)
+@given(lengths_and_room(), st.integers(0, 30))
+def test_owners_of_cut_spans(case: tuple[list[int], int], stride: int) -> None:
+    spans = cut(*case, stride)
+    assert owner_of_each_word(spans) == brute_force_owners(spans)
+
+
+@st.composite
+def any_spans(draw: st.DrawFn) -> list[tuple[int, int]]:
+    """Spans that overlap or touch, starts and ends strictly increasing; often many on one word."""
+    spans = [(0, draw(st.integers(1, 12)))]
+    for _ in range(draw(st.integers(0, 6))):
+        start, end = spans[-1]
+        spans.append((draw(st.integers(start + 1, end)), end + draw(st.integers(1, 5))))
+    return spans
+
+
+@settings(deadline=None, max_examples=500)
+@given(any_spans())
+def test_owners_of_any_spans(spans: list[tuple[int, int]]) -> None:
+    assert owner_of_each_word(spans) == brute_force_owners(spans)
+
+
+def test_ties_go_to_the_earlier_window() -> None:
+    # Word 3 has one word on its poorer side in both.
+    assert owners([(0, 5), (2, 7)]) == [(0, 4), (4, 7)]
+
+
+# ---------------------------------------------------------------- texts
+
+
+def sentence(text: str, document: int) -> Sentence:
+    text_words = text.split()
+    numbers = list(range(len(text_words)))
+    return Sentence(text_words, ["B-PER"] + ["O"] * (len(numbers) - 1), document, "f", numbers)
+
+
+SENTENCES = [sentence("a b", 0), sentence("c", 0), sentence("d e f", 1), sentence("g", 2)]
+
+
+def test_texts_by_sentence() -> None:
+    texts = list(texts_of(SENTENCES, LABELS, "sentence"))
+    assert [text.words for text in texts] == [["a", "b"], ["c"], ["d", "e", "f"], ["g"]]
+    assert [text.first_word for text in texts] == [0, 2, 3, 6]
+
+
+def test_texts_by_document() -> None:
+    texts = list(texts_of(SENTENCES, LABELS, "document"))
+    assert [text.words for text in texts] == [["a", "b", "c"], ["d", "e", "f"], ["g"]]
+    assert [text.first_word for text in texts] == [0, 3, 6]
+    b = LABELS.id_of("B-PER")
+    assert [text.label_ids for text in texts] == [[b, 0, b], [b, 0, 0], [b]]
+
+
+def test_labels_go_by_name() -> None:
+    permuted = LabelSet(tuple(reversed(LABELS.tags)))
+    for labels in (LABELS, permuted):
+        encoder = WindowEncoder(byte_level(), labels, max_length=64, stride=0, alignment="all")
+        (text,) = texts_of([sentence("zz z", 0)], labels, "sentence")
+        (window,) = encoder.encode([text])
+        names = [labels.tags[label] for label in window.labels if label != IGNORED]
+        assert names == ["B-PER", "I-PER", "I-PER", "O", "O"]
