@@ -26,6 +26,7 @@ from bigner.strategies.base import Shard, Strategy
 
 FORMAT_VERSION = 1
 MANIFEST = "manifest.json"
+_MANIFEST_KEYS = {"files", "parameters", "scalars"}
 _TENSORS = ("master", "exp_avg", "exp_avg_sq")
 
 
@@ -173,6 +174,8 @@ def read_manifest(folder: Path) -> dict[str, Any]:
         raise CheckpointError(
             f"{folder} has format {version}, and this bigner reads {FORMAT_VERSION}"
         )
+    if missing := sorted(_MANIFEST_KEYS - manifest.keys()):
+        raise CheckpointError(f"{folder} is no whole checkpoint: {MANIFEST} has no {missing}")
     return manifest
 
 

@@ -96,6 +96,7 @@ def evaluate(
     require_strategy(config, source.where)
     chosen = _split(split)
     model_dir = _model_folder(model or config.run_dir / "model")
+    _require_place_for(predictions)
     from bigner.commands.evaluate import evaluate as run  # noqa: PLC0415
     from bigner.log import show_scores  # noqa: PLC0415
 
@@ -160,6 +161,22 @@ def _model_folder(folder: Path) -> Path:
     if not folder.is_dir():
         raise ModelError(f"there is no model folder {folder}; --model names an exported model")
     return folder
+
+
+def _require_place_for(file: Path | None) -> None:
+    """Refuse a file that cannot be written, before hours are spent on what goes into it."""
+    from bigner.config.checks import is_folder  # noqa: PLC0415
+    from bigner.errors import UserError  # noqa: PLC0415
+
+    if file is None:
+        return
+    if is_folder(file):
+        raise UserError(f"--predictions must name a file, and {str(file)!r} is a folder")
+    if not is_folder(file.parent) or not os.access(file.parent, os.W_OK):
+        raise UserError(
+            f"--predictions {str(file)!r} cannot be written: there is no folder "
+            f"{str(file.parent)!r} that can be written to"
+        )
 
 
 def _start(config: RunConfig) -> Any:

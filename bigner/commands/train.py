@@ -296,7 +296,7 @@ class _Run:
         elif best is not self.history[-1]:
             load_weights(self.run_dir.model, self.strategy)
         test = self._score("test", log) if "test" in self.prepared.splits else None
-        summary = {
+        summary: dict[str, Any] = {
             "steps": self.step,
             "skipped_steps": self.skipped_steps,
             "best_step": best["step"] if best else self.step,
@@ -310,6 +310,8 @@ class _Run:
             "seconds": round(time.perf_counter() - self.started, 1),
             "versions": versions(),
         }
+        # Ranks differ in what they took; rank 0's times are the run's.
+        summary = self.world.share_object(summary)
         self.world.main_first(lambda: write_json(self.run_dir.summary, summary))
         if self.world.is_main:
             inform(f"done: model in {self.run_dir.model}, scores in {self.run_dir.summary}")

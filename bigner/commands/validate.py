@@ -7,6 +7,7 @@ from typing import Any
 from bigner.config.checks import (
     Where,
     batch_problems,
+    dataset_problems,
     launched_world_size,
     model_problems,
     resume_problems,
@@ -71,6 +72,7 @@ def _problems(config: RunConfig, world_size: int, where: Where) -> list[Problem]
         *strategy_problems(config, world_size, where),
         *batch_problems(config, world_size, where),
         *model_problems(config.model, where),
+        *dataset_problems(config.data, where),
         *resume_problems(config, where),
     ]
 

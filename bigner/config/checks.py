@@ -6,7 +6,7 @@ import os
 from collections.abc import Callable
 from pathlib import Path
 
-from bigner.config.schema import ModelConfig, RunConfig
+from bigner.config.schema import DataConfig, ModelConfig, RunConfig
 from bigner.errors import LaunchError, Problem
 
 Where = Callable[[str], str]
@@ -50,7 +50,17 @@ def launched_world_size() -> int:
 
 def model_problems(model: ModelConfig, where: Where) -> list[Problem]:
     """Folders of model and tokenizer that are not there."""
-    fields = {"model.name_or_path": model.name_or_path, "model.tokenizer": model.tokenizer}
+    return _missing_folders(
+        {"model.name_or_path": model.name_or_path, "model.tokenizer": model.tokenizer}, where
+    )
+
+
+def dataset_problems(data: DataConfig, where: Where) -> list[Problem]:
+    """The folder of a saved dataset, if it is not there."""
+    return _missing_folders({"data.dataset": data.dataset}, where)
+
+
+def _missing_folders(fields: dict[str, str | None], where: Where) -> list[Problem]:
     return [
         Problem(
             where(field),

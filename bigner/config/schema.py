@@ -6,6 +6,7 @@ here changes what a user wrote: validators accept or refuse, and derived numbers
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from typing import Annotated, ClassVar, Literal
 
@@ -20,16 +21,21 @@ Schedule = Literal["linear", "cosine", "constant", "reduce_on_plateau"]
 Metric = Literal["f1", "precision", "recall", "accuracy", "loss", "strict_f1"]
 
 
-def _not_empty(value: object) -> object:
+def _possible_path(value: object) -> object:
     # Path("") is the working directory, which nobody means by an empty string.
     if value == "":
         raise ValueError("must be a path and is empty")
-    if "\0" in str(value):
-        raise ValueError("must be a path, which has no NUL character")
+    if isinstance(value, str):
+        try:
+            possible = b"\0" not in os.fsencode(value)
+        except UnicodeEncodeError:
+            possible = False
+        if not possible:
+            raise ValueError("must be a path, and has a character that no path can have")
     return value
 
 
-FilePath = Annotated[Path, Strict(False), BeforeValidator(_not_empty)]
+FilePath = Annotated[Path, Strict(False), BeforeValidator(_possible_path)]
 
 
 class Section(BaseModel):

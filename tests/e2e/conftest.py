@@ -8,8 +8,9 @@ from pathlib import Path
 import pytest
 from tokenizers import Tokenizer, models, pre_tokenizers, processors
 
-WORDS = ("Anna", "sleeps", "in", "Oslo", "and", "reads", ".")
+CHARACTERS = "AOabcdefghijklmnopqrstuvwxyz."
 CORPUS = "Anna B-PER\nsleeps O\nin O\nOslo B-LOC\n\nAnna B-PER\nreads O\n. O\n\nOslo B-LOC\n. O\n"
+SPECIAL = ("<s>", "<pad>", "</s>", "<unk>")
 MAX_PIECES = 32
 
 
@@ -23,7 +24,7 @@ def tiny_models(tmp_path_factory: pytest.TempPathFactory) -> Path:
     bare, trained = folder / "bare", folder / "trained"
     for model in (bare, trained):
         model.mkdir()
-        write_tokenizer(model, WORDS)
+        write_tokenizer(model, CHARACTERS)
         write_model_config(model)
     tags = ("O", "B-LOC", "I-LOC", "B-PER", "I-PER")
     shape = ModelConfig(name_or_path=str(bare), training_type="from_scratch")
@@ -31,10 +32,10 @@ def tiny_models(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-def write_tokenizer(folder: Path, words: tuple[str, ...]) -> None:
-    """A tokenizer that knows whole words, as AutoTokenizer loads it."""
-    vocabulary = {token: i for i, token in enumerate(("<s>", "<pad>", "</s>", "<unk>", *words))}
-    tokenizer = Tokenizer(models.WordLevel(vocabulary, unk_token="<unk>"))
+def write_tokenizer(folder: Path, characters: str) -> None:
+    """A tokenizer whose pieces are single characters, as AutoTokenizer loads it."""
+    vocabulary = {piece: i for i, piece in enumerate((*SPECIAL, *characters))}
+    tokenizer = Tokenizer(models.BPE(vocabulary, merges=[], unk_token="<unk>"))
     tokenizer.pre_tokenizer = pre_tokenizers.WhitespaceSplit()
     tokenizer.post_processor = processors.TemplateProcessing(
         single="<s> $A </s>", special_tokens=[("<s>", 0), ("</s>", 2)]
@@ -55,7 +56,7 @@ def write_model_config(folder: Path) -> None:
     config = {
         "architectures": ["XLMRobertaForTokenClassification"],
         "model_type": "xlm-roberta",
-        "vocab_size": len(WORDS) + 4,
+        "vocab_size": len(SPECIAL) + len(CHARACTERS),
         "hidden_size": 16,
         "num_hidden_layers": 2,
         "num_attention_heads": 2,

@@ -47,12 +47,12 @@ def run_command(command: list[str], folder: Path) -> subprocess.CompletedProcess
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
-        start_new_session=True,
     ) as process:
         try:
             stdout, stderr = process.communicate(timeout=TIMEOUT_SECONDS)
         except subprocess.TimeoutExpired:
-            os.killpg(process.pid, signal.SIGKILL)
+            # The launcher ends its ranks; killed outright it would leave them behind.
+            process.send_signal(signal.SIGTERM)
             raise
     return subprocess.CompletedProcess(command, process.returncode, stdout, stderr)
 

@@ -6,6 +6,7 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
+from tokenizers import Regex, normalizers
 from transformers import PretrainedConfig, PreTrainedTokenizerFast, XLMRobertaConfig
 
 from bigner.config.schema import RunConfig
@@ -33,11 +34,17 @@ def write_columns(path: Path, sentences: Iterable[TaggedSentence]) -> Path:
     return path
 
 
-def tiny_tokenizer(extra_words: Iterable[str] = ()) -> PreTrainedTokenizerFast:
-    """The sample's tokenizer, trained on the words above; like XLM-R's in shape."""
-    words = [word for sentence in SENTENCES for word, _ in sentence if word.isprintable()]
+def tiny_tokenizer() -> PreTrainedTokenizerFast:
+    """The sample's tokenizer, trained on the short words above; like XLM-R's in shape.
+
+    As XLM-R's it has no piece for characters without width.
+    """
+    words = [word for sentence in SENTENCES for word, _ in sentence if 1 < len(word) < 20]
+    tokenizer = train_tokenizer(words)
+    nothing = normalizers.Replace(Regex("[\u200b\ufeff]"), "")
+    tokenizer.normalizer = normalizers.Sequence([nothing, tokenizer.normalizer])
     return PreTrainedTokenizerFast(
-        tokenizer_object=train_tokenizer([*words, *extra_words]),
+        tokenizer_object=tokenizer,
         bos_token="<s>",
         cls_token="<s>",
         pad_token="<pad>",
@@ -60,7 +67,7 @@ TINY: dict[str, Any] = {
 def tiny_xlmr(vocab_size: int, **settings: Any) -> PretrainedConfig:
     """An XLM-R whose untrained predictions vary from word to word."""
     return XLMRobertaConfig(
-        **{**TINY, "vocab_size": vocab_size, "initializer_range": 0.5, "type_vocab_size": 1}
+        **{**TINY, "vocab_size": vocab_size, "initializer_range": 0.1, "type_vocab_size": 1}
         | settings
     )
 

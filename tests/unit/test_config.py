@@ -219,7 +219,14 @@ def test_bounds(run_file: Path, field: str, bad: str, good: str) -> None:
         ("model.name_or_path=7", "must be text; got 7"),
         ("model.name_or_path=''", "must not be empty; got the text ''"),
         ("run_dir=''", "must be a path and is empty; got the text ''"),
-        ('run_dir="a\\0b"', "must be a path, which has no NUL character; got the text 'a\\x00b'"),
+        (
+            'run_dir="a\\0b"',
+            "must be a path, and has a character that no path can have; got the text 'a\\x00b'",
+        ),
+        (
+            'run_dir="\\ud800"',
+            "must be a path, and has a character that no path can have; got the text '\\ud800'",
+        ),
         ("run_dir=[a]", "must be a path; got ['a']"),
         ("training=5", "must be a section of fields; got 5"),
         ("training=null", "must be a section of fields; got None"),

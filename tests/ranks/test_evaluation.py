@@ -1,0 +1,127 @@
+"""Scores do not depend on strategy, world size or batch size, and are seqeval's own."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+from seqeval.metrics import classification_report, f1_score, precision_score, recall_score
+from seqeval.scheme import IOB2
+
+from tests.ranks import cases
+from tests.ranks.launch import run_ranks
+from tests.ranks.project import write_project
+
+BATCH_SIZES = (1, 7, 32)
+WORLDS = [("single", 1), ("fsdp", 2), ("zero", 2), ("fsdp", 3)]
+SPEED = ("seconds", "words_per_second")
+# Nearly all letters are longer than 24 pieces, and many of their sentences too.
+WINDOWS = ["data.max_length=24", "data.stride=4", "data.unit=document"]
+
+
+@pytest.fixture(scope="module")
+def project(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return write_project(tmp_path_factory.mktemp("project"))
+
+
+@pytest.fixture(scope="module")
+def trained(project: Path) -> dict[str, Any]:
+    """The summary of a short run that leaves an imperfect model: right, wrong and stray tags."""
+    overrides = [
+        *WINDOWS,
+        "training.max_steps=200",
+        "training.global_batch_size=32",
+        "training.micro_batch_size=32",
+        "training.learning_rate=5e-3",
+        "model.dropout=0.0",
+        "evaluation.every=50",
+    ]
+    runs = {"trained": overrides}
+    ranks = run_ranks(
+        1, cases.train_runs, project / "train", run_file=str(project / "run.yaml"), runs=runs
+    )
+    summary: dict[str, Any] = ranks[0]["trained"]["summary"]
+    return summary
+
+
+@pytest.fixture(scope="module")
+def scores(project: Path, trained: dict[str, Any]) -> dict[str, dict[str, Any]]:
+    """The scores of the exported model, by strategy, world size and batch size."""
+    found = {}
+    for kind, size in WORLDS:
+        runs = {
+            f"{kind}-{batch_size}": [
+                *WINDOWS,
+                f"strategy={{kind: {kind}}}",
+                f"evaluation.batch_size={batch_size}",
+            ]
+            for batch_size in BATCH_SIZES
+        }
+        ranks = run_ranks(
+            size,
+            cases.evaluate_runs,
+            project / f"evaluate-{kind}-{size}",
+            run_file=str(project / "run.yaml"),
+            model=trained["model"],
+            runs=runs,
+        )
+        for rank, results in enumerate(ranks):
+            for name, result in results.items():
+                found[f"{name}-world{size}-rank{rank}"] = _without_speed(result)
+    return found
+
+
+def _without_speed(scores: dict[str, Any]) -> dict[str, Any]:
+    return {name: value for name, value in scores.items() if name not in SPEED}
+
+
+def test_every_number_is_the_same_everywhere(scores: dict[str, dict[str, Any]]) -> None:
+    assert len(scores) == len(BATCH_SIZES) * sum(size for _, size in WORLDS)
+    reference = scores["single-32-world1-rank0"]
+    assert {name: result for name, result in scores.items() if result != reference} == {}
+
+
+def test_the_model_is_neither_blank_nor_perfect(scores: dict[str, dict[str, Any]]) -> None:
+    """Equal scores of a model that predicts nothing would prove nothing."""
+    result = scores["single-32-world1-rank0"]
+    assert 0.1 < result["f1"] < 0.99
+    assert result["strict"]["f1"] != result["f1"]
+
+
+def test_scores_are_seqevals_on_the_one_process_predictions(
+    project: Path, scores: dict[str, dict[str, Any]]
+) -> None:
+    text = (project / "run" / "single-32-1.tsv").read_text(encoding="utf-8")
+    sentences = [block.splitlines() for block in text.strip().split("\n\n")]
+    gold = [[line.split("\t")[1] for line in lines] for lines in sentences]
+    predicted = [[line.split("\t")[2] for line in lines] for lines in sentences]
+    result = scores["single-32-world1-rank0"]
+    assert result["f1"] == f1_score(gold, predicted)
+    assert result["precision"] == precision_score(gold, predicted)
+    assert result["recall"] == recall_score(gold, predicted)
+    strict = {"mode": "strict", "scheme": IOB2, "zero_division": 0}
+    assert result["strict"]["f1"] == f1_score(gold, predicted, **strict)
+    report = classification_report(gold, predicted, output_dict=True, zero_division=0)
+    for name, values in result["per_type"].items():
+        assert values["f1"] == report[name]["f1-score"]
+        assert values["support"] == report[name]["support"]
+    assert result["words"] == sum(map(len, gold))
+
+
+def test_the_exported_model_scores_as_it_did_in_training(
+    trained: dict[str, Any], scores: dict[str, dict[str, Any]]
+) -> None:
+    assert _without_speed(trained["test"]) == scores["single-32-world1-rank0"]
+    assert trained["best_step"] <= trained["steps"]
+
+
+def test_gather_agrees_on_the_longest_and_pads(tmp_path: Path) -> None:
+    ranks = run_ranks(3, cases.gather_unequal, tmp_path)
+    pad = -100
+    expected = [
+        [[0, 0, pad, pad], [pad] * 4, [pad] * 4],
+        [[pad] * 4, [pad] * 4, [pad] * 4],
+        [[2, 2, 2, 2], [2, 2, 2, 2], [2, 2, 2, 2]],
+    ]
+    assert ranks == [expected] * 3

@@ -1,0 +1,282 @@
+"""The evaluator: one prediction a word, the same scores whatever the batches."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+import torch.nn.functional as F
+from seqeval.metrics import f1_score, precision_score, recall_score
+from seqeval.scheme import IOB2
+from transformers import PreTrainedModel
+
+from bigner.config.schema import DataConfig
+from bigner.data.batches import PADDING_ROW
+from bigner.data.labels import LabelSet
+from bigner.data.prepare import Prepared, prepare
+from bigner.distributed import World
+from bigner.errors import GatherError
+from bigner.evaluation.evaluator import Predictions, ShardedEvaluator, as_json, timed_run
+from bigner.evaluation.metrics import Scores
+from bigner.modeling import build_model
+from bigner.strategies import Strategy, open_strategy
+from tests.unit.helpers import SENTENCES, run_config, tiny_tokenizer, tiny_xlmr, write_columns
+
+# Enough of them for several batches of 32, in an order in which lengths alternate.
+CORPUS = SENTENCES * 6
+
+
+@dataclass
+class Setup:
+    """A corpus, an untrained model and what scores it."""
+
+    folder: Path
+    prepared: Prepared
+    model: PreTrainedModel
+    labels: LabelSet
+
+    @property
+    def strategy(self) -> Strategy:
+        config = run_config(self.folder, self.folder / "model")
+        return open_strategy(config, World(), self.model, training=False)
+
+    def evaluator(self, batch_size: int = 7) -> ShardedEvaluator:
+        split = self.prepared.splits["test"]
+        return ShardedEvaluator(self.prepared, split, self.labels, World(), batch_size=batch_size)
+
+    def run(self, batch_size: int = 7) -> Scores:
+        return self.evaluator(batch_size).run(self.strategy)
+
+
+def set_up(
+    folder: Path, *, labels: LabelSet | None = None, max_length: int = 12, **data: Any
+) -> Setup:
+    file = str(write_columns(folder / "test.conll", CORPUS))
+    settings = {"max_length": max_length, "stride": 3, "cache_dir": folder / "cache", **data}
+    config = DataConfig.model_validate({"train": file, "test": file, **settings})
+    tokenizer = tiny_tokenizer()
+    prepared = prepare(config, tokenizer, ["test"])
+    tiny_xlmr(len(tokenizer)).save_pretrained(folder / "model")
+    labels = labels or prepared.labels
+    model = build_model(run_config(folder, folder / "model").model, labels.tags, seed=3)
+    return Setup(folder, prepared, model, labels)
+
+
+@pytest.mark.parametrize("max_length", [8, 11, 16, 64])
+@pytest.mark.parametrize("unit", ["sentence", "document"])
+def test_scores_are_seqevals_on_the_words_of_the_file(
+    max_length: int, unit: str, tmp_path: Path
+) -> None:
+    setup = set_up(tmp_path, max_length=max_length, unit=unit)
+    evaluator = setup.evaluator()
+    predictions = evaluator.predict(setup.strategy)
+    gold, predicted = evaluator.tags(predictions)
+    assert gold == [[tag for _, tag in sentence] for sentence in CORPUS]
+    assert [len(tags) for tags in predicted] == [len(tags) for tags in gold]
+    # The untrained model says this and that, or there would be nothing to compare.
+    assert len({tag for tags in predicted for tag in tags}) > 3
+
+    scores = evaluator.run(setup.strategy)
+    mode: dict[str, Any] = {"mode": "strict", "scheme": IOB2, "zero_division": 0}
+    assert scores.precision == pytest.approx(precision_score(gold, predicted))
+    assert scores.recall == pytest.approx(recall_score(gold, predicted))
+    assert scores.f1 == pytest.approx(f1_score(gold, predicted))
+    assert scores.strict_f1 == pytest.approx(f1_score(gold, predicted, **mode))
+    assert scores.words == sum(map(len, gold))
+    assert scores.words_without_pieces == 5 * 6
+
+
+def test_windows_were_needed(tmp_path: Path) -> None:
+    split = set_up(tmp_path, max_length=8).prepared.splits["test"]
+    assert split.windows.num_rows > 1.5 * len(CORPUS)
+    assert split.words_cut > 0
+    assert split.column("length").max() == 8
+
+
+def test_words_without_pieces_are_o(tmp_path: Path) -> None:
+    setup = set_up(tmp_path)
+    evaluator = setup.evaluator()
+    _, predicted = evaluator.tags(evaluator.predict(setup.strategy))
+    of_nothing = [
+        tag
+        for sentence, tags in zip(CORPUS, predicted, strict=True)
+        for (word, _), tag in zip(sentence, tags, strict=True)
+        if word in ("\u200b", "\ufeff")
+    ]
+    assert of_nothing == ["O"] * 30
+
+
+def predicted_one_by_one(setup: Setup) -> tuple[list[str], float]:
+    """Predicted tags and mean loss by the model itself, a window at a time."""
+    split = setup.prepared.splits["test"]
+    names = dict(enumerate(setup.prepared.labels.tags))
+    tags: list[str] = []
+    losses: list[float] = []
+    setup.model.eval()
+    for window in split.windows:
+        with torch.no_grad():
+            logits = setup.model(input_ids=torch.tensor([window["input_ids"]])).logits[0]
+        for place in window["word_places"]:
+            tags.append("O" if place < 0 else setup.labels.tags[int(logits[place].argmax())])
+        for place, label in enumerate(window["labels"]):
+            if label >= 0 and names[label] in setup.labels.tags:
+                target = torch.tensor(setup.labels.id_of(names[label]))
+                losses.append(float(F.cross_entropy(logits[place], target)))
+    return tags, sum(losses) / len(losses)
+
+
+@pytest.mark.parametrize("alignment", ["first", "all"])
+@pytest.mark.parametrize("known", [("LOC", "ORG", "PER"), ("PER",), ("LOC", "NEW", "PER")])
+def test_predictions_are_the_models_own(
+    known: tuple[str, ...], alignment: str, tmp_path: Path
+) -> None:
+    setup = set_up(tmp_path, labels=LabelSet.of_types(known), alignment=alignment)
+    evaluator = setup.evaluator()
+    predictions = evaluator.predict(setup.strategy)
+    tags, loss = predicted_one_by_one(setup)
+    assert [tag for sentence in evaluator.tags(predictions)[1] for tag in sentence] == tags
+    assert predictions.mean_loss == pytest.approx(loss, rel=1e-5)
+
+
+def test_scores_do_not_depend_on_the_batch_size(tmp_path: Path) -> None:
+    setup = set_up(tmp_path)
+    one, seven, many = (setup.run(batch_size) for batch_size in (1, 7, 32))
+    assert one == seven == many
+    assert one.f1 > 0.0
+
+
+def test_unknown_gold_types_are_missed(tmp_path: Path) -> None:
+    scores = set_up(tmp_path, labels=LabelSet.of_types(["LOC", "PER"])).run()
+    assert scores.per_type["ORG"].support == 6
+    assert scores.per_type["ORG"].recall == 0.0
+    support = sum(s.support for s in scores.per_type.values())
+    assert support == sum(tag[0] == "B" for sentence in CORPUS for _, tag in sentence)
+
+
+def test_a_model_that_knows_no_type_of_the_data(tmp_path: Path) -> None:
+    scores = set_up(tmp_path, labels=LabelSet.of_types(["A", "B", "C"])).run()
+    assert scores.f1 == 0.0
+    assert np.isfinite(scores.loss)
+
+
+def test_label_ids_mean_what_the_model_says(tmp_path: Path) -> None:
+    setup = set_up(tmp_path)
+    expected = setup.run()
+    order = [3, 0, 6, 2, 5, 1, 4]
+    permuted = LabelSet(tuple(setup.labels.tags[i] for i in order))
+    head = setup.model.classifier
+    with torch.no_grad():
+        head.weight.copy_(head.weight[order].clone())
+        head.bias.copy_(head.bias[order].clone())
+    assert Setup(tmp_path, setup.prepared, setup.model, permuted).run() == expected
+    # With the names left as they were these would be other predictions.
+    assert setup.run() != expected
+
+
+# ---------------------------------------------------------------- gathered arrays
+
+
+@dataclass
+class Gathered:
+    """What two ranks give for a split, one of them a window more and padding."""
+
+    index: np.ndarray[Any, Any]
+    sizes: np.ndarray[Any, Any]
+    losses: np.ndarray[Any, Any]
+    ids: np.ndarray[Any, Any]
+
+    def assemble(self, evaluator: ShardedEvaluator) -> Predictions:
+        return evaluator._assemble(self.index, self.sizes, self.losses, self.ids)
+
+
+def gathered(setup: Setup) -> Gathered:
+    """As ``gather_padded`` leaves it; word number i is predicted as i % 7."""
+    split = setup.prepared.splits["test"]
+    rows = split.windows.num_rows
+    first, counts = split.column("first_word"), split.column("num_words")
+    order = np.random.default_rng(0).permutation(rows)
+    dealt = [order[0::2], order[1::2]]
+    width = len(dealt[0]) + 1
+    words = [
+        np.concatenate([np.arange(first[row], first[row] + counts[row]) % 7 for row in own])
+        for own in dealt
+    ]
+    # The last row of each rank is a row of padding, the rest what gathering fills up.
+    padded = [np.append(own, PADDING_ROW) for own in dealt]
+
+    def together(parts: list[np.ndarray[Any, Any]], length: int) -> np.ndarray[Any, Any]:
+        return np.stack([np.pad(p, (0, length - len(p)), constant_values=-100) for p in parts])
+
+    return Gathered(
+        together(padded, width),
+        together([np.append(counts[own], 0) for own in dealt], width),
+        together([np.append(own * 0.5, 0.0) for own in dealt], width),
+        together(words, max(map(len, words)) + 3),
+    )
+
+
+def test_rows_of_all_ranks_come_back_in_order(tmp_path: Path) -> None:
+    setup = set_up(tmp_path)
+    predictions = gathered(setup).assemble(setup.evaluator())
+    words = sum(map(len, CORPUS))
+    assert predictions.word_ids.tolist() == [i % 7 for i in range(words)]
+    split = setup.prepared.splits["test"]
+    total = 0.5 * sum(range(split.windows.num_rows))
+    assert predictions.mean_loss == pytest.approx(total / split.column("num_labels").sum())
+
+
+def test_a_lost_window(tmp_path: Path) -> None:
+    setup = set_up(tmp_path)
+    doctored = gathered(setup)
+    lost = doctored.index[1, 4]
+    doctored.index[1, 4] = PADDING_ROW
+    with pytest.raises(GatherError, match=f"1 windows .*window {lost} 0 times"):
+        doctored.assemble(setup.evaluator())
+
+
+def test_a_window_that_came_twice(tmp_path: Path) -> None:
+    setup = set_up(tmp_path)
+    doctored = gathered(setup)
+    # As a sampler does that fills up the last batch with windows from the start.
+    doctored.index[0, -1] = doctored.index[0, 0]
+    doctored.sizes[0, -1] = doctored.sizes[0, 0]
+    with pytest.raises(GatherError, match=f"window {doctored.index[0, 0]} 2 times"):
+        doctored.assemble(setup.evaluator())
+
+
+def test_a_window_in_place_of_another(tmp_path: Path) -> None:
+    setup = set_up(tmp_path)
+    doctored = gathered(setup)
+    doctored.index[0, 2] = doctored.index[1, 2]
+    with pytest.raises(GatherError, match="2 windows were not predicted exactly once"):
+        doctored.assemble(setup.evaluator())
+
+
+def test_a_window_with_other_words(tmp_path: Path) -> None:
+    setup = set_up(tmp_path)
+    doctored = gathered(setup)
+    doctored.sizes[0, 0] += 1
+    with pytest.raises(GatherError, match="other words than it owns"):
+        doctored.assemble(setup.evaluator())
+
+
+def test_a_window_that_does_not_exist(tmp_path: Path) -> None:
+    setup = set_up(tmp_path)
+    doctored = gathered(setup)
+    doctored.index[1, -1] = setup.prepared.splits["test"].windows.num_rows
+    with pytest.raises(GatherError):
+        doctored.assemble(setup.evaluator())
+
+
+def test_speed_is_told_beside_the_scores(tmp_path: Path) -> None:
+    setup = set_up(tmp_path)
+    timed, predictions = timed_run(setup.evaluator(), setup.strategy)
+    assert len(predictions.word_ids) == timed.scores.words
+    told = as_json(timed)
+    assert told.pop("seconds") >= 0.0
+    assert told.pop("words_per_second") > 0.0
+    assert told == setup.run().as_dict()
