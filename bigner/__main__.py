@@ -7,8 +7,6 @@ import sys
 import traceback
 from typing import NoReturn
 
-import click
-
 from bigner.cli import run
 from bigner.errors import BignerError
 
@@ -24,18 +22,14 @@ def main() -> NoReturn:
 
 def report(error: BaseException) -> int:
     """Print an error the way its kind deserves; returns the exit code it stands for."""
-    rank = int(os.environ.get("RANK", "0"))
-    if isinstance(error, click.ClickException):
-        if rank == 0:
-            error.show()
-        return error.exit_code
-    if isinstance(error, click.Abort | KeyboardInterrupt):
-        if rank == 0:
+    speaks = os.environ.get("RANK", "0") == "0"
+    if isinstance(error, KeyboardInterrupt):
+        if speaks:
             print("bigner: stopped by Ctrl-C", file=sys.stderr)
         return 130
     if isinstance(error, BignerError):
         # All ranks read the same input and fail alike: one of them tells.
-        if error.exit_code != 2 or rank == 0:
+        if error.exit_code != 2 or speaks:
             print(f"bigner: error: {error}", file=sys.stderr)
         return error.exit_code
     traceback.print_exception(error)

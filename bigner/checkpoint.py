@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 import shutil
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
@@ -26,6 +27,7 @@ from bigner.strategies.base import Shard, Strategy
 
 FORMAT_VERSION = 1
 MANIFEST = "manifest.json"
+BEST = "best"
 _MANIFEST_KEYS = {"files", "parameters", "scalars"}
 _TENSORS = ("master", "exp_avg", "exp_avg_sq")
 
@@ -81,12 +83,20 @@ def check_labels(folder: Path, manifest: Mapping[str, Any], tags: tuple[str, ...
         raise CheckpointError(f"{folder} was trained for the labels {manifest['labels']}")
 
 
-def save(folder: Path, strategy: Strategy, world: World, state: Mapping[str, Any]) -> None:
+def save(
+    folder: Path,
+    strategy: Strategy,
+    world: World,
+    state: Mapping[str, Any],
+    best_model: Path | None = None,
+) -> None:
     """Write a checkpoint; collective.
 
     Args:
         folder: where it will stand once it is whole.
         state: plain values to find again in the manifest, such as the step.
+        best_model: the exported folder of the best weights so far, kept along: the run may
+            export others after this checkpoint, and then come back to it.
 
     Raises:
         CheckpointError: it cannot be written; on every rank, and nothing whole is left behind.
@@ -113,11 +123,40 @@ def save(folder: Path, strategy: Strategy, world: World, state: Mapping[str, Any
         failures = [part[3] for part in parts if part[3]]
         if failures:
             raise CheckpointError(f"checkpoint {folder} cannot be written: {failures[0]}")
+        if best_model is not None:
+            _link_folder(best_model, working / BEST)
         _write_manifest(working, parts, {**state, "scalars": scalars})
         shutil.rmtree(folder, ignore_errors=True)
         working.rename(folder)
 
     world.main_first(finish)
+
+
+def restore_best(folder: Path, model: Path) -> None:
+    """Make the best weights of a checkpoint those of the run again, if it has any; for rank 0.
+
+    Raises:
+        CheckpointError: they cannot be put there.
+    """
+    if (folder / BEST).is_dir():
+        shutil.rmtree(model, ignore_errors=True)
+        _link_folder(folder / BEST, model)
+
+
+def _link_folder(source: Path, target: Path) -> None:
+    """Make ``target`` hold the files of ``source``: as hard links where the disk allows it.
+
+    Exported files are never written to again, only replaced by others.
+    """
+    try:
+        target.mkdir()
+        for file in source.iterdir():
+            try:
+                os.link(file, target / file.name)
+            except OSError:
+                shutil.copyfile(file, target / file.name)
+    except OSError as error:
+        raise CheckpointError(f"{target} cannot be written: {error}") from None
 
 
 def _named_tensors(shards: list[Shard]) -> Iterator[tuple[str, torch.Tensor]]:

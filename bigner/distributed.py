@@ -16,6 +16,7 @@ from typing import Any
 import torch
 import torch.distributed as dist
 
+from bigner.config.checks import launched_world_size
 from bigner.errors import BignerError, LaunchError
 
 COLLECTIVE_TIMEOUT = timedelta(minutes=10)
@@ -130,7 +131,7 @@ def start(*, sharded: bool, timeout: timedelta = COLLECTIVE_TIMEOUT) -> World:
             launched for a strategy of one, or there are more local ranks than GPUs.
     """
     launched = "RANK" in os.environ
-    size = int(os.environ.get("WORLD_SIZE", "1"))
+    size = launched_world_size()
     local_rank = int(os.environ.get("LOCAL_RANK", "0"))
     if size > 1 and not sharded:
         raise LaunchError(

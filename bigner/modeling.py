@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import SafetensorError
 from torch import nn
 from transformers import (
     AutoConfig,
@@ -48,12 +49,8 @@ def load_tokenizer(model: ModelConfig) -> PreTrainedTokenizerFast:
     options: dict[str, Any] = {"add_prefix_space": True}
     if model.tokenizer is None and model.revision is not None:
         options["revision"] = model.revision
-    try:
+    with _loading(f"no tokenizer can be loaded from {name!r}"):
         tokenizer = AutoTokenizer.from_pretrained(name, **options)
-    except (OSError, ValueError, KeyError, ImportError) as error:
-        raise ModelError(
-            f"no tokenizer can be loaded from {name!r}: {_first_line(error)}"
-        ) from None
     if not tokenizer.is_fast:
         raise ModelError(
             f"the tokenizer of {name!r} is {type(tokenizer).__name__}, which has no fast form; "
@@ -69,11 +66,16 @@ def load_tokenizer(model: ModelConfig) -> PreTrainedTokenizerFast:
     return tokenizer
 
 
-def build_model(model: ModelConfig, tags: tuple[str, ...], seed: int) -> PreTrainedModel:
+def build_model(
+    model: ModelConfig, tags: tuple[str, ...], seed: int, *, new_head: bool = True
+) -> PreTrainedModel:
     """The whole model in fp32 on the CPU, its head as wide as ``tags``.
 
     New weights are drawn from ``seed`` alone, so every rank of every strategy begins with the
     same values.
+
+    Args:
+        new_head: whether a head may be drawn where the folder has none for these tags.
 
     Raises:
         ModelError: the model does not exist, holds no weights where weights are wanted, or is no
@@ -88,47 +90,46 @@ def build_model(model: ModelConfig, tags: tuple[str, ...], seed: int) -> PreTrai
             if hasattr(config, field):
                 setattr(config, field, model.dropout)
     torch.manual_seed(seed)
-    try:
-        if model.training_type == "from_scratch":
+    if model.training_type == "from_scratch":
+        with _loading(f"{model.name_or_path!r} cannot be built for token classification"):
             network = AutoModelForTokenClassification.from_config(config, dtype=torch.float32)
-        else:
-            network = _pretrained(model, config)
-    except (OSError, ValueError, KeyError, ImportError, SafetensorError) as error:
-        raise ModelError(
-            f"{model.name_or_path!r} cannot be built for token classification: {_first_line(error)}"
-        ) from None
+    else:
+        network = _pretrained(model, config, new_head=new_head)
     if model.training_type == "transfer_learning":
         network.base_model.requires_grad_(False)
     return network
 
 
-def _pretrained(model: ModelConfig, config: Any) -> PreTrainedModel:
-    # The bar of loading weights would appear once for each rank.
+def _pretrained(model: ModelConfig, config: Any, *, new_head: bool) -> PreTrainedModel:
+    # Bars and reports would appear once for each rank; what matters of them is checked here.
     transformers_logging.disable_progress_bar()
-    network, report = AutoModelForTokenClassification.from_pretrained(
-        model.name_or_path,
-        config=config,
-        revision=model.revision or "main",
-        dtype=torch.float32,
-        # A head for other labels is left behind and a new one drawn.
-        ignore_mismatched_sizes=True,
-        output_loading_info=True,
-    )
-    _check_body_is_loaded(model, network, report)
+    transformers_logging.set_verbosity_error()
+    advice = "; model.training_type from_scratch takes the architecture alone" if new_head else ""
+    with _loading(f"no weights can be loaded from {model.name_or_path!r}", advice):
+        network, report = AutoModelForTokenClassification.from_pretrained(
+            model.name_or_path,
+            config=config,
+            revision=model.revision or "main",
+            dtype=torch.float32,
+            # A head for other labels is left behind and a new one drawn.
+            ignore_mismatched_sizes=True,
+            output_loading_info=True,
+        )
+    _check_loaded(model, network, report, new_head=new_head)
     return network
 
 
-def _check_body_is_loaded(
-    model: ModelConfig, network: PreTrainedModel, report: dict[str, Any]
+def _check_loaded(
+    model: ModelConfig, network: PreTrainedModel, report: dict[str, Any], *, new_head: bool
 ) -> None:
-    """Refuse weights that transformers would replace by random ones, but for those of the head."""
+    """Refuse weights that transformers replaced by random ones, but for a head that may be new."""
     drawn = {*report["missing_keys"], *(name for name, *_ in report["mismatched_keys"])}
-    body = sorted(name for name in drawn if name.startswith(f"{network.base_model_prefix}."))
-    if body:
+    body = f"{network.base_model_prefix}."
+    wanting = sorted(name for name in drawn if name.startswith(body) or not new_head)
+    if wanting:
         raise ModelError(
-            f"{model.name_or_path!r}: {len(body)} weights of the encoder are missing or of another "
-            f"shape than its config says, such as {body[0]}; config and weights do not belong "
-            f"together"
+            f"{model.name_or_path!r}: {len(wanting)} weights are missing or of another shape than "
+            f"its config says, such as {wanting[0]}; config and weights do not belong together"
         )
 
 
@@ -139,14 +140,10 @@ def load_model_config(model: ModelConfig) -> Any:
         ModelError: there is none under that name.
     """
     _check_folder(model.name_or_path, "model.name_or_path")
-    try:
+    with _loading(f"no model config can be loaded from {model.name_or_path!r}"):
         return AutoConfig.from_pretrained(
             model.name_or_path, revision=model.revision or "main", trust_remote_code=False
         )
-    except (OSError, ValueError, KeyError) as error:
-        raise ModelError(
-            f"no model config can be loaded from {model.name_or_path!r}: {_first_line(error)}"
-        ) from None
 
 
 def check_fits(model: PreTrainedModel, tokenizer: PreTrainedTokenizerFast, max_length: int) -> None:
@@ -190,9 +187,12 @@ def tags_of(folder: Path) -> list[str]:
     path = folder / "config.json"
     try:
         id2label = json.loads(path.read_text(encoding="utf-8"))["id2label"]
-        return [id2label[str(i)] for i in range(len(id2label))]
-    except (OSError, ValueError, KeyError, TypeError):
-        raise ModelError(f"{folder}: no config.json that names its labels in id2label") from None
+        tags = [id2label[str(i)] for i in range(len(id2label))]
+    except (OSError, ValueError, KeyError, TypeError, RecursionError):
+        tags = []
+    if not tags or not all(isinstance(tag, str) for tag in tags):
+        raise ModelError(f"{folder}: no config.json that names its labels in id2label")
+    return tags
 
 
 def units(model: PreTrainedModel) -> list[nn.Module]:
@@ -210,6 +210,17 @@ def units(model: PreTrainedModel) -> list[nn.Module]:
 def _check_folder(name: str, field: str) -> None:
     if missing_folder(name):
         raise ModelError(f"{field} {name!r}: there is no such folder")
+
+
+@contextmanager
+def _loading(failure: str, advice: str = "") -> Iterator[None]:
+    """Say in one line what transformers could not load, whatever it raised: any file of any hand
+    can be in that folder.
+    """
+    try:
+        yield
+    except Exception as error:
+        raise ModelError(f"{failure}: {_first_line(error)}{advice}") from None
 
 
 def _first_line(error: BaseException) -> str:

@@ -63,25 +63,26 @@ class RunDir:
         With ``checkpoint.resume: none`` an earlier run is moved aside, never overwritten.
 
         Raises:
-            ConfigError: the folder holds a run of another config, or something that is no run.
-            CheckpointError: the folder cannot be written to.
+            ConfigError: the folder holds a run of another config or something that is no run, or
+                cannot be written to.
         """
         try:
-            if self.config.exists():
+            self.path.mkdir(parents=True, exist_ok=True)
+            found = {path.name for path in self.path.iterdir() if not path.name.startswith(".")}
+            # An attempt that left nothing but its config did not begin: it binds nobody.
+            if found - {self.config.name}:
+                if self.config.name not in found:
+                    raise _refused(self.path, "holds files and is no run's folder")
                 if config.checkpoint.resume == "none":
                     self._move_aside()
                 else:
                     self._check_same_run(config)
-            elif self.path.is_dir() and any(self.path.iterdir()):
-                message = f"{str(self.path)!r} holds files and is no run's folder; choose another"
-                raise ConfigError([Problem("run config", "run_dir", message)])
-            self.path.mkdir(parents=True, exist_ok=True)
             text = yaml.safe_dump(
                 config.model_dump(mode="json"), sort_keys=False, allow_unicode=True
             )
             write_text(self.config, text)
         except OSError as error:
-            raise CheckpointError(f"run_dir {self.path}: {error.strerror or error}") from None
+            raise _refused(self.path, f"cannot be used: {error.strerror or error}") from None
 
     def read_summary(self) -> dict[str, Any]:
         """What the finished run's summary holds.
@@ -100,6 +101,7 @@ class RunDir:
         while (aside := self.path.with_name(f"{self.path.name}.{number}")).exists():
             number += 1
         self.path.rename(aside)
+        self.path.mkdir()
         inform(f"the earlier run in {self.path} is now {aside}")
 
     def _check_same_run(self, config: RunConfig) -> None:
@@ -128,6 +130,10 @@ class RunDir:
                     for name, before, now in changed
                 ]
             )
+
+
+def _refused(path: Path, reason: str) -> ConfigError:
+    return ConfigError([Problem("run_dir", "", f"{str(path)!r} {reason}; choose another")])
 
 
 def _leaves(values: dict[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:

@@ -33,9 +33,7 @@ def reference() -> str:
             sections.append(_table(title, f"{name}.", definition, schema))
             for inner, value in definition["properties"].items():
                 for nested in _sections_of(value, schema):
-                    sections.append(
-                        _table(f"`{name}.{inner}`", f"{name}.{inner}.", nested, schema)
-                    )
+                    sections.append(_table(f"`{name}.{inner}`", f"{name}.{inner}.", nested, schema))
     return "\n".join(sections)
 
 

@@ -52,7 +52,7 @@ def evaluate(
     tokenizer = load_tokenizer(from_folder)
     prepared = prepare(config.data, tokenizer, [split])
     data = prepared.splits[split]
-    model = build_model(from_folder, labels.tags, config.seed)
+    model = build_model(from_folder, labels.tags, config.seed, new_head=False)
     check_fits(model, tokenizer, config.data.max_length)
     if world.is_main:
         _tell_warnings(config, world, prepared.warnings, labels, prepared.labels)

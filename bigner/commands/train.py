@@ -268,7 +268,8 @@ class _Run:
             "world_size": self.world.size,
             "versions": versions(),
         }
-        checkpoint.save(folder, self.strategy, self.world, state)
+        best_model = self.run_dir.model if self.history else None
+        checkpoint.save(folder, self.strategy, self.world, state, best_model)
         if self.world.is_main:
             checkpoint.keep_last(self.run_dir.checkpoints, self.config.checkpoint.keep_last)
 
@@ -285,6 +286,7 @@ class _Run:
         for scores in manifest["history"]:
             self.history.append(scores)
             self.schedule.scored(self._metric(scores))
+        self.world.main_first(lambda: checkpoint.restore_best(folder, self.run_dir.model))
         if self.world.is_main:
             inform(f"going on from step {self.step} ({folder})")
 

@@ -124,6 +124,7 @@ def _content_hash(
     settings = data.model_dump(mode="json", exclude=_NOT_CONTENT)
     digest.update(json.dumps([FORMAT_VERSION, settings], sort_keys=True).encode())
     digest.update(tokenizer.backend_tokenizer.to_str().encode())
+    digest.update(f"\0{tokenizer.pad_token_id}".encode())
     for split in splits:
         # The name counts too: it appears in warnings and tells the splits of a Hub dataset apart.
         digest.update(f"\0{split}\0{data.source(split)}".encode())
@@ -145,6 +146,9 @@ def _prepare_into(
     folder: Path, data: DataConfig, tokenizer: PreTrainedTokenizerFast, splits: Sequence[Split]
 ) -> None:
     corpus = read_corpus(data, splits)
+    # The lock is ours, so these are what killed processes left.
+    for leftover in folder.parent.glob(f".{folder.name}-*"):
+        shutil.rmtree(leftover, ignore_errors=True)
     # Written beside and renamed whole, so that a folder that exists is complete.
     working = Path(tempfile.mkdtemp(prefix=f".{folder.name}-", dir=folder.parent))
     try:

@@ -22,9 +22,7 @@ def write_project(folder: Path) -> Path:
         path.write_text("".join(f"# newdoc{text}" for text in documents), encoding="utf-8")
     path = project / "model" / "config.json"
     config = json.loads(path.read_text())
-    config.update(
-        hidden_size=32, num_hidden_layers=2, num_attention_heads=4, intermediate_size=50
-    )
+    config.update(hidden_size=32, num_hidden_layers=2, num_attention_heads=4, intermediate_size=50)
     path.write_text(json.dumps(config))
     run = {
         "run_dir": str(project / "run"),

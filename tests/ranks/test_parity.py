@@ -47,9 +47,7 @@ def curves(project: Path) -> dict[str, dict[str, Any]]:
     found: dict[str, dict[str, Any]] = {}
     for kind, size in WORLDS.items():
         runs = {
-            f"{kind}-{precision}-{accumulation}": _overrides(
-                project, kind, precision, accumulation
-            )
+            f"{kind}-{precision}-{accumulation}": _overrides(project, kind, precision, accumulation)
             for precision in ("fp32", "fp16")
             for accumulation in (1, 2)
         }

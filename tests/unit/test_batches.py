@@ -67,7 +67,10 @@ def test_neighbours_in_length_compute_at_the_same_time() -> None:
     plan = TrainingPlan(np.arange(16) + 3, np.ones(16, int), global_batch_size=16, seed=0)
     (step,) = plan.epoch(0)
     assert step.rows.tolist() == list(range(15, -1, -1))
-    assert [rows.tolist() for rows in step.micro_batches(4, 1, 2)] == [[14, 12, 10, 8], [6, 4, 2, 0]]
+    assert [rows.tolist() for rows in step.micro_batches(4, 1, 2)] == [
+        [14, 12, 10, 8],
+        [6, 4, 2, 0],
+    ]
 
 
 def test_order_follows_from_seed_and_epoch() -> None:

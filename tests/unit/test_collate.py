@@ -90,9 +90,7 @@ def test_a_rank_with_nothing_computes_one_row(prepared: Prepared, tmp_path: Path
 
 def test_word_predictions() -> None:
     pieces = torch.tensor([[9, 1, 2, 3, 9], [9, 4, 5, 9, 9], [9, 9, 9, 9, 9]])
-    places = torch.tensor(
-        [[1, 3, NO_PIECE], [2, IGNORED, IGNORED], [NO_PIECE, NO_PIECE, IGNORED]]
-    )
+    places = torch.tensor([[1, 3, NO_PIECE], [2, IGNORED, IGNORED], [NO_PIECE, NO_PIECE, IGNORED]])
     assert word_predictions(pieces, places, o_id=7).tolist() == [1, 3, 7, 5, 7, 7]
 
 

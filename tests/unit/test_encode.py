@@ -43,7 +43,7 @@ ODD_WORDS = [
     "a b",
     "\u3000",
     "שלום",
-    "\u202eעברית\u202c",
+    "\u202e\u05e2\u05d1\u05e8\u05d9\u05ea\u202c",
     "مرحبا",
     "👩‍👩‍👧‍👦",
     "👍🏽",
@@ -72,9 +72,9 @@ words = st.one_of(
     st.sampled_from(["Peter", "in", "New", "York", ",", "-", "."]),
     st.text(st.characters(exclude_categories=["Cs"]), min_size=1, max_size=10),
 )
-tagged = st.lists(
-    st.tuples(words, st.integers(0, len(LABELS) - 1)), min_size=1, max_size=40
-).map(lambda pairs: ([word for word, _ in pairs], [label for _, label in pairs]))
+tagged = st.lists(st.tuples(words, st.integers(0, len(LABELS) - 1)), min_size=1, max_size=40).map(
+    lambda pairs: ([word for word, _ in pairs], [label for _, label in pairs])
+)
 corpora = st.lists(tagged, min_size=1, max_size=4)
 
 
@@ -262,7 +262,9 @@ def test_word_piece_by_hand() -> None:
 
 def test_alignment_all_goes_on_as_inside() -> None:
     word, tags = ["zzz", "zzz", "zzz"], "B-creative-work I-creative-work O"
-    first, every = (tags_of_pieces(one_window(byte_level(), word, tags, a)) for a in ("first", "all"))
+    first, every = (
+        tags_of_pieces(one_window(byte_level(), word, tags, a)) for a in ("first", "all")
+    )
     b, i = "B-creative-work", "I-creative-work"
     assert first == ["-", b, "-", "-", "-", i, "-", "-", "-", "O", "-", "-", "-", "-"]
     assert every == ["-", b, i, i, i, i, i, i, i, "O", "O", "O", "O", "-"]

@@ -62,7 +62,7 @@ def set_up(
     prepared = prepare(config, tokenizer, ["test"])
     tiny_xlmr(len(tokenizer)).save_pretrained(folder / "model")
     labels = labels or prepared.labels
-    model = build_model(run_config(folder, folder / "model").model, labels.tags, seed=3)
+    model = build_model(run_config(folder, folder / "model").model, labels.tags, seed=1)
     return Setup(folder, prepared, model, labels)
 
 

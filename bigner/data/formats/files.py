@@ -86,6 +86,9 @@ def read_objects(path: Path) -> Iterator[tuple[int, dict[str, object]]]:
                 f"not JSON: {error.msg} at character {error.colno}; "
                 f"the file needs one whole JSON object a line",
             ) from None
+        except (ValueError, RecursionError) as error:
+            # Numbers of thousands of digits, brackets thousands deep.
+            raise DataError.at(path, number, f"JSON that cannot be read: {error}") from None
         if not isinstance(value, dict):
             raise DataError.at(
                 path,

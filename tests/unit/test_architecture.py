@@ -1,0 +1,313 @@
+"""The import rules of the house, held by walking the syntax trees of all its modules."""
+
+from __future__ import annotations
+
+import ast
+from collections.abc import Iterator
+from dataclasses import dataclass
+from functools import cache
+from graphlib import CycleError, TopologicalSorter
+from pathlib import Path
+
+import pytest
+
+import bigner
+
+PACKAGE = Path(bigner.__file__).parent
+
+# From the ground up: a module imports from its own layer and from those before it.
+LAYERS = (
+    ("errors",),
+    ("config",),
+    ("distributed", "log"),
+    ("modeling", "optim", "data", "sample"),
+    ("strategies",),
+    ("evaluation", "checkpoint", "export", "run_dir"),
+    ("commands",),
+    ("cli",),
+    ("__main__",),
+)
+LAYER_OF = {room: layer for layer, rooms in enumerate(LAYERS) for room in rooms}
+
+
+@dataclass(frozen=True, slots=True)
+class Import:
+    """One import of a module, wherever it stands in it."""
+
+    source: str
+    """The importing module, such as ``bigner.data.encode``."""
+    target: str
+    """The imported module, as far as the statement names it: ``bigner.optim``, ``torch``."""
+    line: int
+    lazy: bool
+    """It stands inside a function, so it is done when that is called."""
+
+    def __str__(self) -> str:
+        return f"{self.source}:{self.line} imports {self.target}"
+
+    def is_of(self, name: str) -> bool:
+        return self.target == name or self.target.startswith(f"{name}.")
+
+
+def module_name(path: Path) -> str:
+    parts = path.relative_to(PACKAGE.parent).with_suffix("").parts
+    return ".".join(parts[:-1] if parts[-1] == "__init__" else parts)
+
+
+@cache
+def trees() -> dict[str, ast.Module]:
+    """Module -> its syntax tree."""
+    return {
+        module_name(path): ast.parse(path.read_text(encoding="utf-8"), str(path))
+        for path in sorted(PACKAGE.rglob("*.py"))
+    }
+
+
+def imports_in(source: str, tree: ast.Module) -> Iterator[Import]:
+    functions = (ast.FunctionDef, ast.AsyncFunctionDef, ast.Lambda)
+    lazy = {
+        id(node)
+        for function in ast.walk(tree)
+        if isinstance(function, functions)
+        for node in ast.walk(function)
+    }
+    for node in ast.walk(tree):
+        targets: list[str] = []
+        if isinstance(node, ast.Import):
+            targets = [alias.name for alias in node.names]
+        elif isinstance(node, ast.ImportFrom):
+            assert node.level == 0, f"{source}:{node.lineno}: a relative import"
+            names = [f"{node.module}.{alias.name}" for alias in node.names]
+            # `from bigner import log` names a module, `from bigner.log import warn` one in it.
+            targets = [name if is_module(name) else str(node.module) for name in names]
+        for target in dict.fromkeys(targets):
+            yield Import(source, target, node.lineno, id(node) in lazy)
+
+
+def is_module(name: str) -> bool:
+    # Of other packages the longer name does no harm.
+    return name in trees() or not name.startswith("bigner")
+
+
+@cache
+def imports() -> list[Import]:
+    return [found for source, tree in trees().items() for found in imports_in(source, tree)]
+
+
+def room_of(module: str) -> str:
+    """What stands right below ``bigner``."""
+    return module.split(".")[1] if "." in module else ""
+
+
+def shown(broken: list[Import]) -> list[str]:
+    return [str(found) for found in broken]
+
+
+def importers(target: str) -> set[str]:
+    return {found.source for found in imports() if found.is_of(target)}
+
+
+# ---------------------------------------------------------------- the walk itself
+
+
+def test_the_walk_sees_what_there_is() -> None:
+    assert len(trees()) > 30
+    found = {(i.source, i.target, i.lazy) for i in imports()}
+    assert ("bigner.data.encode", "bigner.optim", False) in found
+    assert ("bigner.commands.train", "bigner.checkpoint", False) in found
+    assert ("bigner.cli", "bigner.commands.train", True) in found
+    assert ("bigner.strategies", "bigner.strategies.zero", True) in found
+
+
+def test_the_walk_reads_every_kind_of_import() -> None:
+    code = "import a.b, c\nfrom d import e\ndef f():\n  import g\n  from bigner.log import warn\n"
+    found = [(i.target, i.lazy) for i in imports_in("m", ast.parse(code))]
+    assert found == [
+        ("a.b", False),
+        ("c", False),
+        ("d.e", False),
+        ("g", True),
+        ("bigner.log", True),
+    ]
+
+
+# ---------------------------------------------------------------- layers
+
+
+def test_every_room_has_a_layer() -> None:
+    rooms = {room_of(module) for module in trees()} - {""}
+    assert rooms == set(LAYER_OF), "name the layer of a new room in LAYERS and CONTRIBUTING.md"
+
+
+def test_imports_point_down() -> None:
+    broken = [
+        found
+        for found in imports()
+        # The package itself holds nothing but its version.
+        if found.is_of("bigner") and found.target != "bigner" and found.source != "bigner"
+        if LAYER_OF[room_of(found.target)] > LAYER_OF[room_of(found.source)]
+    ]
+    assert shown(broken) == []
+
+
+def test_the_package_itself_imports_nothing() -> None:
+    assert shown([i for i in imports() if i.source == "bigner" and i.target != "__future__"]) == []
+
+
+def test_commands_do_not_import_each_other() -> None:
+    broken = [
+        found
+        for found in imports()
+        if room_of(found.source) == "commands" and found.is_of("bigner.commands")
+    ]
+    assert shown(broken) == []
+
+
+def test_no_cycles() -> None:
+    graph: dict[str, set[str]] = {module: set() for module in trees()}
+    for found in imports():
+        if found.target in graph and not found.lazy:
+            graph[found.source].add(found.target)
+    try:
+        tuple(TopologicalSorter(graph).static_order())
+    except CycleError as error:
+        pytest.fail(f"modules that import each other: {error.args[1]}")
+
+
+# ---------------------------------------------------------------- who may import what
+
+
+@pytest.mark.parametrize(
+    ("target", "place"),
+    [
+        ("deepspeed", "bigner.strategies.zero"),
+        ("torch.distributed.fsdp", "bigner.strategies.fsdp"),
+        ("seqeval", "bigner.evaluation.metrics"),
+        ("bigner.strategies.single", "bigner.strategies"),
+        ("bigner.strategies.fsdp", "bigner.strategies"),
+        ("bigner.strategies.zero", "bigner.strategies"),
+    ],
+)
+def test_imported_in_one_place(target: str, place: str) -> None:
+    # DeepSpeed's own classes may also check a ds_configs file.
+    also = {"bigner.config.deepspeed"} if target == "deepspeed" else set()
+    assert importers(target) - also == {place}
+
+
+def test_deepspeed_is_imported_when_it_is_needed() -> None:
+    eager = [i for i in imports() if i.is_of("deepspeed") and not i.lazy]
+    assert shown(eager) == []
+
+
+def test_a_run_imports_the_one_backend_it_uses() -> None:
+    backends = ("single", "fsdp", "zero")
+    named = [i for i in imports() if any(i.is_of(f"bigner.strategies.{b}") for b in backends)]
+    assert len(named) == len(backends)
+    assert shown([found for found in named if not found.lazy]) == []
+
+
+def test_strategies_do_not_know_the_task() -> None:
+    rooms = ("data", "evaluation", "checkpoint", "export", "run_dir", "sample", "commands")
+    broken = [
+        found
+        for found in imports()
+        if room_of(found.source) == "strategies"
+        and any(found.is_of(f"bigner.{room}") for room in rooms)
+    ]
+    assert shown(broken) == []
+
+
+def eager_closure(module: str) -> set[str]:
+    """Everything that importing a module imports, modules of others by their first name."""
+    reached: set[str] = set()
+    waiting = [module]
+    while waiting:
+        source = waiting.pop()
+        # Importing bigner.a.b imports bigner.a too.
+        parts = source.split(".")
+        names = {".".join(parts[:i]) for i in range(1, len(parts) + 1)} & set(trees())
+        for name in names - reached:
+            reached.add(name)
+            waiting += [i.target for i in imports() if i.source == name and not i.lazy]
+        if not names:
+            reached.add(parts[0])
+    return reached
+
+
+def test_the_closure_follows_imports() -> None:
+    assert {"torch", "transformers", "bigner.optim", "bigner.data"} <= eager_closure(
+        "bigner.data.encode"
+    )
+
+
+@pytest.mark.parametrize(
+    "module",
+    [
+        *(m for m in trees() if m.startswith(("bigner.config", "bigner.data.formats"))),
+        "bigner.__main__",
+        "bigner.commands.validate",
+        "bigner.data.corpus",
+        "bigner.log",
+    ],
+)
+def test_free_of_torch(module: str) -> None:
+    """What answers at once, or in an environment without torch."""
+    heavy = {"torch", "transformers", "datasets", "deepspeed", "tokenizers", "seqeval"}
+    assert eager_closure(module) & heavy == set()
+
+
+# ---------------------------------------------------------------- what nobody does
+
+
+def test_no_pickle() -> None:
+    forbidden = ("pickle", "cloudpickle", "dill", "joblib", "marshal", "shelve")
+    assert {name for name in forbidden if importers(name)} == set()
+    calls = [
+        f"{module}:{node.lineno}"
+        for module, tree in trees().items()
+        for node in ast.walk(tree)
+        if isinstance(node, ast.Attribute)
+        and node.attr in ("load", "save")
+        and isinstance(node.value, ast.Name)
+        and node.value.id == "torch"
+    ]
+    assert calls == []
+    assert not [i for i in imports() if i.target in ("torch.load", "torch.save")]
+
+
+KINDS = {"single", "fsdp", "zero"}
+
+
+def kinds_asked(tree: ast.Module) -> Iterator[int]:
+    """Lines that compare something with the name of a strategy."""
+    for node in ast.walk(tree):
+        compared: list[ast.expr] = []
+        if isinstance(node, ast.Compare):
+            compared = [node.left, *node.comparators]
+        elif isinstance(node, ast.MatchValue):
+            compared = [node.value]
+        constants = (n for part in compared for n in ast.walk(part) if isinstance(n, ast.Constant))
+        yield from (constant.lineno for constant in constants if constant.value in KINDS)
+
+
+def test_nobody_asks_which_strategy_it_is() -> None:
+    asked = [
+        f"{module}:{line}"
+        for module, tree in trees().items()
+        if room_of(module) != "config"
+        for line in kinds_asked(tree)
+    ]
+    assert asked == []
+
+
+@pytest.mark.parametrize(
+    "code",
+    [
+        "x = 1 if config.strategy.kind == 'zero' else 2",
+        "kind in ('fsdp', 'zero')",
+        "match kind:\n    case 'single': pass",
+        "'fsdp' != kind",
+    ],
+)
+def test_questions_are_recognised(code: str) -> None:
+    assert list(kinds_asked(ast.parse(code)))
