@@ -261,12 +261,15 @@ def render(
         if problems := check_tuning_file(strategy.deepspeed_config):
             raise ConfigError(problems)
         tuning = json.loads(strategy.deepspeed_config.read_text(encoding="utf-8-sig"))
-    stage = strategy.stage if training or strategy.stage == 3 else 0
+    zero = {**tuning.get("zero_optimization", {}), "stage": strategy.stage}
+    if not training:
+        zero["stage"] = 3 if strategy.stage == 3 else 0
+        zero.pop("offload_optimizer", None)
     micro_batch = config.training.micro_batch_size
     accumulation = config.training.accumulation(world_size) if training else 1
     return {
         **tuning,
-        "zero_optimization": {**tuning.get("zero_optimization", {}), "stage": stage},
+        "zero_optimization": zero,
         "train_batch_size": micro_batch * accumulation * world_size,
         "train_micro_batch_size_per_gpu": micro_batch,
         "gradient_accumulation_steps": accumulation,

@@ -20,8 +20,8 @@ ROOT = Path(__file__).resolve().parents[2]
 TIMEOUT_SECONDS = 420
 
 
-def environment() -> dict[str, str]:
-    """The environment of a child: one thread a rank, the CPU, nothing of an outer launch."""
+def environment(device: str = "cpu") -> dict[str, str]:
+    """The environment of a child: one thread a rank, nothing of an outer launch."""
     kept = {
         name: value
         for name, value in os.environ.items()
@@ -32,18 +32,20 @@ def environment() -> dict[str, str]:
         **kept,
         "PATH": os.pathsep.join([scripts, kept.get("PATH", "")]),
         "OMP_NUM_THREADS": "1",
-        "DS_ACCELERATOR": "cpu",
+        "DS_ACCELERATOR": device,
         "HF_HUB_OFFLINE": "1",
         "TOKENIZERS_PARALLELISM": "false",
     }
 
 
-def run_command(command: list[str], folder: Path) -> subprocess.CompletedProcess[str]:
+def run_command(
+    command: list[str], folder: Path, device: str = "cpu"
+) -> subprocess.CompletedProcess[str]:
     """Run a launcher to its end; on a timeout its ranks are ended with it."""
     with subprocess.Popen(
         command,
         cwd=folder,
-        env=environment(),
+        env=environment(device),
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
@@ -57,7 +59,9 @@ def run_command(command: list[str], folder: Path) -> subprocess.CompletedProcess
     return subprocess.CompletedProcess(command, process.returncode, stdout, stderr)
 
 
-def run_ranks(size: int, case: Callable[..., Any], folder: Path, **arguments: Any) -> list[Any]:
+def run_ranks(
+    size: int, case: Callable[..., Any], folder: Path, *, device: str = "cpu", **arguments: Any
+) -> list[Any]:
     """What ``case`` returned on each of ``size`` ranks; fails with the ranks' output."""
     folder.mkdir(parents=True, exist_ok=True)
     task = {"module": case.__module__, "name": case.__name__, "arguments": arguments}
@@ -65,7 +69,7 @@ def run_ranks(size: int, case: Callable[..., Any], folder: Path, **arguments: An
     # --standalone lets the launcher take a free port.
     launcher = [sys.executable, "-m", "torch.distributed.run", "--standalone"]
     worker = [f"--nproc-per-node={size}", "-m", "tests.ranks.launch", str(folder)]
-    done = run_command([*launcher, *worker], ROOT)
+    done = run_command([*launcher, *worker], ROOT, device)
     assert done.returncode == 0, f"{case.__name__} on {size} ranks:\n{done.stdout}\n{done.stderr}"
     return [json.loads((folder / f"{rank}.json").read_text()) for rank in range(size)]
 
