@@ -82,9 +82,7 @@ def measure(project: Path, engine: str) -> dict[str, object]:
     command = [*_launcher(engine), "train", "run.yaml", f"run_dir=runs/{engine}"]
     command.append(f"strategy={{kind: {engine}}}")
     start = time.perf_counter()
-    process = subprocess.Popen(
-        command, cwd=project, env={**os.environ, "DS_ACCELERATOR": "cpu"}, start_new_session=True
-    )
+    process = subprocess.Popen(command, cwd=project, env={**os.environ, "DS_ACCELERATOR": "cpu"})
     peak = 0
     while process.poll() is None:
         peak = max(peak, _resident_bytes(process.pid))
@@ -114,17 +112,22 @@ def _launcher(engine: str) -> list[str]:
     return [*launcher, "--master_port", port, "--module", "bigner"]
 
 
-def _resident_bytes(session: int) -> int:
-    """Resident memory of all processes of a session; shared pages are counted in each."""
-    total = 0
+def _resident_bytes(launcher: int) -> int:
+    """Resident memory of a process and all below it; shared pages are counted in each."""
+    parents, pages = {}, {}
     for status in Path("/proc").glob("[0-9]*/stat"):
         try:
             fields = status.read_text().rsplit(")", 1)[1].split()
         except OSError:
             continue
-        if int(fields[3]) == session:
-            total += int(fields[21]) * os.sysconf("SC_PAGE_SIZE")
-    return total
+        parents[int(status.parent.name)], pages[int(status.parent.name)] = (
+            int(fields[1]),
+            int(fields[21]),
+        )
+    family = {launcher}
+    while more := {child for child, parent in parents.items() if parent in family} - family:
+        family |= more
+    return sum(pages.get(member, 0) for member in family) * os.sysconf("SC_PAGE_SIZE")
 
 
 if __name__ == "__main__":
