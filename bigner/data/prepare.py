@@ -130,8 +130,11 @@ def _content_hash(
         digest.update(f"\0{split}\0{data.source(split)}".encode())
         for file in _content_files(data, split):
             digest.update(f"\0{file}\0".encode())
-            with file.open("rb") as stream:
-                digest.update(hashlib.file_digest(stream, "sha256").digest())
+            try:
+                with file.open("rb") as stream:
+                    digest.update(hashlib.file_digest(stream, "sha256").digest())
+            except OSError as error:
+                raise DataError(f"{file}: cannot be read: {error.strerror}") from None
     return digest.hexdigest()[:32]
 
 

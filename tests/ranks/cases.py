@@ -13,6 +13,8 @@ from bigner.commands.train import train
 from bigner.config.load import load_config
 from bigner.distributed import World
 from bigner.evaluation.gather import gather_padded
+from bigner.modeling import build_model
+from bigner.strategies import open_strategy
 
 
 def train_runs(
@@ -47,6 +49,32 @@ def evaluate_runs(
         )
         for name, overrides in runs.items()
     }
+
+
+def overflow_on_one_rank(world: World, *, run_file: str, overrides: list[str]) -> dict[str, Any]:
+    """Three steps, in the second of which the last rank's loss is infinite."""
+    config = load_config(run_file, overrides)
+    model = build_model(config.model, ("O", "B-X", "I-X"), config.seed)
+    strategy = open_strategy(config, world, model)
+    inputs = {name: torch.ones(4, 8, dtype=torch.long) for name in ("input_ids", "attention_mask")}
+    outcomes, moved = [], []
+    for step in range(3):
+        before = [shard.master.clone() for shard in strategy.shards()]
+        loss = strategy.forward(inputs).float().square().mean() / world.size
+        if step == 1 and world.rank == world.size - 1:
+            loss = loss * float("inf")
+        strategy.backward(loss, last=True)
+        outcomes.append(strategy.step(1e-3))
+        after = [shard.master for shard in strategy.shards()]
+        moved.append(any(not torch.equal(a, b) for a, b in zip(before, after, strict=True)))
+    result = {
+        "skipped": [outcome.skipped for outcome in outcomes],
+        "loss_scale": [outcome.loss_scale for outcome in outcomes],
+        "moved": moved,
+        "optimizer_step": strategy.scalars()["optimizer_step"],
+    }
+    strategy.close()
+    return result
 
 
 def gather_unequal(world: World) -> list[Any]:

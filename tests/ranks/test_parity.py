@@ -6,6 +6,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
+from safetensors.torch import load_file
 
 from tests.ranks import cases
 from tests.ranks.launch import run_ranks
@@ -51,6 +53,13 @@ def curves(project: Path) -> dict[str, dict[str, Any]]:
             for precision in ("fp32", "fp16")
             for accumulation in (1, 2)
         }
+        # The body of the first run's model, frozen, under a new head.
+        runs[f"{kind}-fp32-transfer"] = [
+            *_overrides(project, kind, "fp32", 1),
+            f"run_dir={project}/{kind}-transfer",
+            f"model.name_or_path={project}/single-fp32-1/model",
+            "model.training_type=transfer_learning",
+        ]
         if kind == "zero":
             for stage in (1, 2):
                 runs[f"zero{stage}-fp32-2"] = [
@@ -100,6 +109,44 @@ def test_first_losses_and_norms_equal_one_process(
     reference = curves["single-fp32-1"] if precision == "fp32" else curves["single-fp16-1"]
     assert len(curves[name][number]) == STEPS
     assert curves[name][number] == pytest.approx(reference[number], abs=TOLERANCE[precision])
+
+
+@pytest.mark.parametrize("number", ["loss", "grad_norm"])
+@pytest.mark.parametrize("kind", ["fsdp", "zero"])
+def test_a_frozen_body_trains_alike(
+    curves: dict[str, dict[str, Any]], kind: str, number: str
+) -> None:
+    reference = curves["single-fp32-transfer"][number]
+    assert curves[f"{kind}-fp32-transfer"][number] == pytest.approx(reference, abs=1e-5)
+
+
+@pytest.mark.parametrize("kind", list(WORLDS))
+def test_a_frozen_body_stays_as_it_was(
+    project: Path, curves: dict[str, dict[str, Any]], kind: str
+) -> None:
+    before = load_file(project / "single-fp32-1" / "model" / "model.safetensors")
+    after = load_file(project / f"{kind}-transfer" / "model" / "model.safetensors")
+    assert after.keys() == before.keys()
+    moved = {name for name in after if not torch.equal(after[name], before[name])}
+    assert moved == {"classifier.weight", "classifier.bias"}
+
+
+@pytest.mark.parametrize(("kind", "size"), WORLDS.items())
+def test_an_overflow_on_one_rank_skips_the_step_on_all(
+    tmp_path: Path, project: Path, kind: str, size: int
+) -> None:
+    ranks = run_ranks(
+        size,
+        cases.overflow_on_one_rank,
+        tmp_path,
+        run_file=str(project / "run.yaml"),
+        overrides=_overrides(project, kind, "fp16", 1),
+    )
+    for rank in ranks:
+        assert rank["skipped"] == [False, True, False]
+        assert rank["loss_scale"] == [4096.0, 4096.0, 2048.0]
+        assert rank["moved"] == [True, False, True]
+        assert rank["optimizer_step"] == 2
 
 
 def test_the_model_learns(curves: dict[str, dict[str, Any]]) -> None:
