@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import os
 import sys
+import time
 import traceback
 from typing import NoReturn
 
 from bigner.cli import run
 from bigner.errors import BignerError
+
+SILENT_SECONDS = 5
 
 
 def main() -> NoReturn:
@@ -28,9 +31,12 @@ def report(error: BaseException) -> int:
             print("bigner: stopped by Ctrl-C", file=sys.stderr)
         return 130
     if isinstance(error, BignerError):
-        # All ranks read the same input and fail alike: one of them tells.
-        if error.exit_code != 2 or speaks:
-            print(f"bigner: error: {error}", file=sys.stderr)
+        if not speaks:
+            # Ranks that read the same input fail alike, rank 0 tells, and the launcher ends this
+            # one before it wakes. What only this rank saw, nobody else would tell.
+            time.sleep(SILENT_SECONDS)
+        name = "bigner" if speaks else f"bigner: rank {os.environ['RANK']}"
+        print(f"{name}: error: {error}", file=sys.stderr)
         return error.exit_code
     traceback.print_exception(error)
     return 1

@@ -17,9 +17,11 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from pydantic import ValidationError
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 
+from bigner.config.schema import RunConfig
 from bigner.distributed import World
 from bigner.errors import CheckpointError, ConfigError, Problem
 from bigner.run_dir import write_json
@@ -73,14 +75,55 @@ def find(wanted: str, checkpoints: Path) -> Path | None:
     return Path(wanted)
 
 
-def check_labels(folder: Path, manifest: Mapping[str, Any], tags: tuple[str, ...]) -> None:
-    """Refuse a checkpoint whose head means other labels than the data has.
+def check_fits(
+    folder: Path, manifest: Mapping[str, Any], tags: tuple[str, ...], total_steps: int
+) -> None:
+    """Refuse a checkpoint that this run cannot go on from.
 
     Raises:
-        CheckpointError: the labels differ.
+        ConfigError: its head means other labels than the data has, or it lies beyond the run's
+            end.
     """
+    message = ""
     if tuple(manifest["labels"]) != tags:
-        raise CheckpointError(f"{folder} was trained for the labels {manifest['labels']}")
+        message = f"was trained for the labels {manifest['labels']}, and the data has {list(tags)}"
+    elif manifest["step"] > total_steps:
+        message = (
+            f"is of step {manifest['step']}, and this run ends at {total_steps}; raise "
+            f"training.epochs or training.max_steps"
+        )
+    if message:
+        raise ConfigError([Problem(str(folder), "", message)])
+
+
+def config_of(folder: Path, manifest: Mapping[str, Any]) -> RunConfig:
+    """The run config a checkpoint was written under.
+
+    Raises:
+        CheckpointError: this bigner cannot read it.
+    """
+    try:
+        return RunConfig.model_validate(manifest["config"])
+    except ValidationError as error:
+        raise CheckpointError(f"{folder}: its run config cannot be read: {error}") from None
+
+
+def set_newer_aside(checkpoints: Path, step: int) -> list[Path]:
+    """Rename the checkpoints of a run that go beyond ``step``; for rank 0, on going back to it.
+
+    Left where they are, ``auto`` would go on from one of them, and ``keep_last`` would keep them
+    rather than those written from here on.
+
+    Returns:
+        what they are called now.
+    """
+    aside = []
+    for path in sorted(checkpoints.glob(f"step-*/{MANIFEST}")):
+        if path.parent.name > folder_of(checkpoints, step).name:
+            target = path.parent.with_name(f"abandoned-{path.parent.name}")
+            shutil.rmtree(target, ignore_errors=True)
+            aside.append(path.parent.rename(target))
+    return aside
 
 
 def save(

@@ -118,7 +118,10 @@ def init(
     from bigner.commands.init import init_project  # noqa: PLC0415
 
     init_project(folder)
-    print(f"{folder} is ready; next:\n  cd {folder}\n  bigner train run_fsdp.yaml")
+    print(
+        f"{folder} is ready; next:\n  cd {folder}\n  bigner train run_fsdp.yaml precision=bf16"
+        f"    # fp16, as written in it, is for GPUs"
+    )
 
 
 def _print_version(wanted: bool) -> None:

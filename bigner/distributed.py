@@ -17,7 +17,7 @@ import torch
 import torch.distributed as dist
 
 from bigner.config.checks import launched_world_size
-from bigner.errors import BignerError, LaunchError
+from bigner.errors import BignerError, LaunchError, RunError
 
 COLLECTIVE_TIMEOUT = timedelta(minutes=10)
 """A rank that waits longer than this for the others gives up."""
@@ -96,21 +96,26 @@ class World:
         dist.recv(values, src=source)
         return values
 
-    def barrier(self) -> None:
-        """Return when every rank has come here."""
-        if self.size > 1:
-            dist.barrier()
-
     def main_first(self, action: Callable[[], None]) -> None:
         """Run ``action`` on rank 0 while the others wait; its error is raised on every rank."""
         failure: BignerError | None = None
-        if self.is_main:
-            try:
+        try:
+            if self.is_main:
                 action()
-            except BignerError as error:
-                failure = error
+        except BignerError as error:
+            failure = error
+        except Exception as error:
+            # A defect, with its traceback here; the others must not wait for what never comes.
+            self.share_object(RunError(f"rank 0 failed: {type(error).__name__}: {error}"))
+            raise
         failure = self.share_object(failure)
         if failure is not None:
+            raise failure
+
+    def require_everywhere(self, here: bool, failure: BignerError) -> None:
+        """Raise ``failure`` on every rank unless ``here`` holds on each."""
+        missing = self.sum(torch.tensor(0 if here else 1))
+        if int(missing):
             raise failure
 
 

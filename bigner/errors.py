@@ -55,6 +55,10 @@ class ConfigError(UserError):
         self.problems = tuple(problems)
         super().__init__("\n".join(str(problem) for problem in self.problems))
 
+    def __reduce__(self) -> tuple[type[ConfigError], tuple[tuple[Problem, ...]]]:
+        # Exceptions are pickled by their message, and rank 0 hands this one to the others.
+        return type(self), (self.problems,)
+
 
 class DataError(UserError):
     """A data file cannot be read as the run config says."""

@@ -71,11 +71,8 @@ def _write_folder(
         for leftover in (working, replaced):
             shutil.rmtree(leftover, ignore_errors=True)
         working.mkdir(parents=True)
-        buffers = {
-            name: buffer.cpu()
-            for name, buffer in model.named_buffers()
-            if name in model.state_dict(keep_vars=True)
-        }
+        saved = model.state_dict(keep_vars=True).keys()
+        buffers = {name: value.cpu() for name, value in model.named_buffers() if name in saved}
         save_file({**weights, **buffers}, working / WEIGHTS, metadata={"format": "pt"})
         model.config.save_pretrained(working)
         tokenizer.save_pretrained(working)

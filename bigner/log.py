@@ -8,6 +8,7 @@ log file would have to put up with.
 from __future__ import annotations
 
 import json
+import math
 import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
@@ -193,7 +194,7 @@ def _keep_lines_until(path: Path, step: int) -> None:
 
 def _one_line(metrics: Mapping[str, Any]) -> str:
     parts = [
-        f"loss {metrics['loss']:.4f}",
+        f"loss {math.nan if metrics['loss'] is None else metrics['loss']:.4f}",
         f"lr {metrics['learning_rate']:.2e}",
         f"{metrics['tokens_per_second']:,.0f} tokens/s",
     ]

@@ -30,6 +30,10 @@ DROPOUT_FIELDS = (
     "classifier_dropout",
     "pooler_dropout",
     "cls_dropout",
+    # ALBERT, DistilBERT
+    "classifier_dropout_prob",
+    "dropout",
+    "seq_classif_dropout",
     # ModernBERT
     "embedding_dropout",
     "attention_dropout",
@@ -86,18 +90,29 @@ def build_model(
     config.id2label = dict(enumerate(tags))
     config.label2id = {tag: i for i, tag in enumerate(tags)}
     if model.dropout is not None:
-        for field in DROPOUT_FIELDS:
-            if hasattr(config, field):
-                setattr(config, field, model.dropout)
+        _set_dropout(model, config)
     torch.manual_seed(seed)
     if model.training_type == "from_scratch":
         with _loading(f"{model.name_or_path!r} cannot be built for token classification"):
             network = AutoModelForTokenClassification.from_config(config, dtype=torch.float32)
     else:
         network = _pretrained(model, config, new_head=new_head)
+    # The folder may have been another task's; what is exported is this one's.
+    network.config.architectures = [type(network).__name__]
     if model.training_type == "transfer_learning":
         network.base_model.requires_grad_(False)
     return network
+
+
+def _set_dropout(model: ModelConfig, config: Any) -> None:
+    fields = [field for field in DROPOUT_FIELDS if hasattr(config, field)]
+    if not fields:
+        raise ModelError(
+            f"model.dropout {model.dropout} cannot be set: the config of {model.name_or_path!r} "
+            f"has none of the fields known for it; leave it out"
+        )
+    for field in fields:
+        setattr(config, field, model.dropout)
 
 
 def _pretrained(model: ModelConfig, config: Any, *, new_head: bool) -> PreTrainedModel:

@@ -10,10 +10,11 @@ from pathlib import Path
 from typing import Any
 
 import yaml
+from filelock import FileLock, Timeout
 from pydantic import ValidationError
 
 from bigner.config.schema import RunConfig
-from bigner.errors import CheckpointError, ConfigError, Problem
+from bigner.errors import CheckpointError, ConfigError, LaunchError, Problem
 from bigner.log import inform
 
 # What may change between two legs of one run without making it another run.
@@ -57,17 +58,28 @@ class RunDir:
         """One folder for each checkpoint."""
         return self.path / "checkpoints"
 
-    def claim(self, config: RunConfig) -> None:
+    def lock(self) -> FileLock:
+        """What a run holds for as long as it writes into the folder."""
+        return FileLock(self.path.with_name(f".{self.path.name}.lock"), blocking=False)
+
+    def claim(self, config: RunConfig, lock: FileLock) -> None:
         """Make the folder this run's own: for rank 0, before anything is written.
 
         With ``checkpoint.resume: none`` an earlier run is moved aside, never overwritten.
 
+        Args:
+            config: the run's.
+            lock: of this folder; it is taken here and left to whoever made it.
+
         Raises:
+            LaunchError: another process is at a run in this folder.
             ConfigError: the folder holds a run of another config or something that is no run, or
                 cannot be written to.
         """
         try:
-            self.path.mkdir(parents=True, exist_ok=True)
+            self.path.parent.mkdir(parents=True, exist_ok=True)
+            lock.acquire()
+            self.path.mkdir(exist_ok=True)
             found = {path.name for path in self.path.iterdir() if not path.name.startswith(".")}
             # An attempt that left nothing but its config did not begin: it binds nobody.
             if found - {self.config.name}:
@@ -77,12 +89,17 @@ class RunDir:
                     self._move_aside()
                 else:
                     self._check_same_run(config)
-            text = yaml.safe_dump(
-                config.model_dump(mode="json"), sort_keys=False, allow_unicode=True
-            )
-            write_text(self.config, text)
-        except OSError as error:
-            raise _refused(self.path, f"cannot be used: {error.strerror or error}") from None
+            if not self.summary.exists():
+                values = config.model_dump(mode="json")
+                write_text(self.config, yaml.safe_dump(values, sort_keys=False, allow_unicode=True))
+        except Timeout:
+            raise LaunchError(
+                f"another process is training into {self.path}; wait for it, or choose another "
+                f"run_dir"
+            ) from None
+        except (OSError, NotImplementedError) as error:
+            reason = getattr(error, "strerror", None) or error
+            raise _refused(self.path, f"cannot be used: {reason}") from None
 
     def read_summary(self) -> dict[str, Any]:
         """What the finished run's summary holds.
@@ -113,16 +130,7 @@ class RunDir:
         except (ValidationError, yaml.YAMLError, UnicodeDecodeError):
             message = "cannot be read; choose another run_dir, or set checkpoint.resume=none"
             raise ConfigError([Problem(where, "", message)]) from None
-        changed = [
-            (name, before, now)
-            for (name, before), (_, now) in zip(
-                _leaves(earlier.model_dump(mode="json")),
-                _leaves(config.model_dump(mode="json")),
-                strict=True,
-            )
-            if before != now
-        ]
-        if changed:
+        if changed := differences(earlier, config):
             advice = "choose another run_dir, or set checkpoint.resume=none to start over"
             raise ConfigError(
                 [
@@ -130,6 +138,16 @@ class RunDir:
                     for name, before, now in changed
                 ]
             )
+
+
+def differences(earlier: RunConfig, config: RunConfig) -> list[tuple[str, Any, Any]]:
+    """Fields that make one run another than the earlier, with both values."""
+    pairs = zip(
+        _leaves(earlier.model_dump(mode="json")),
+        _leaves(config.model_dump(mode="json")),
+        strict=True,
+    )
+    return [(name, before, now) for (name, before), (_, now) in pairs if before != now]
 
 
 def _refused(path: Path, reason: str) -> ConfigError:

@@ -1,3 +1,4 @@
+# shellcheck shell=bash
 # Sourced by the other scripts: an environment in .venv with bigner installed, made once.
 # BIGNER_VENV names another folder; the argument an extra to install, such as "dev".
 

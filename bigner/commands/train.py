@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import math
 import time
+from contextlib import suppress
 from dataclasses import dataclass, field
 from importlib import metadata
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -15,18 +18,19 @@ from bigner import __version__, checkpoint
 from bigner.config.schema import RunConfig
 from bigner.data.batches import TrainingPlan, TrainingStep
 from bigner.data.collate import Collator
-from bigner.data.labels import LabelSet
 from bigner.data.prepare import Prepared, prepare
 from bigner.distributed import World
-from bigner.errors import LaunchError
+from bigner.errors import LaunchError, RunError
 from bigner.evaluation.evaluator import ShardedEvaluator, as_json, timed_run
 from bigner.export import export_model, load_weights
 from bigner.log import MetricsLog, inform, show_scores, warn
 from bigner.modeling import build_model, check_fits, load_tokenizer
 from bigner.optim import LearningRate, token_losses
-from bigner.run_dir import RunDir, write_json
+from bigner.run_dir import RunDir, differences, write_json
 from bigner.strategies import StepOutcome, Strategy, open_strategy
 from bigner.strategies.precision import slow_precision_warning
+
+MAX_SKIPPED_IN_A_ROW = 10
 
 
 def train(config: RunConfig, world: World) -> dict[str, Any]:
@@ -40,7 +44,12 @@ def train(config: RunConfig, world: World) -> dict[str, Any]:
     """
     accumulation = _accumulation(config, world)
     run_dir = RunDir(config.run_dir)
-    world.main_first(lambda: run_dir.claim(config))
+    lock = run_dir.lock()
+    world.main_first(lambda: run_dir.claim(config, lock))
+    world.require_everywhere(
+        run_dir.path.is_dir(),
+        LaunchError(f"run_dir {run_dir.path} must be on storage that all nodes share"),
+    )
     if (done := _finished(run_dir, world)) is not None:
         return done
 
@@ -73,7 +82,7 @@ def train(config: RunConfig, world: World) -> dict[str, Any]:
             learning_rate = run.schedule.at(step)
             loss_share, outcome = _train_step(run, collate, step, batch, learning_rate)
             run.step = step + 1
-            run.skipped_steps += outcome.skipped
+            run.note_skipped(outcome)
             speed.add(batch.num_tokens)
             last = run.step == total_steps
             metrics = None
@@ -169,9 +178,9 @@ def _train_step(
 def _metrics(
     loss: float, outcome: StepOutcome, learning_rate: float, tokens_per_second: float
 ) -> dict[str, Any]:
-    """One line of metrics.jsonl; a grad_norm that overflowed is null."""
+    """One line of metrics.jsonl; what is not finite is null, for JSON has no word for it."""
     return {
-        "loss": loss,
+        "loss": loss if math.isfinite(loss) else None,
         "grad_norm": None if outcome.skipped else outcome.grad_norm,
         "learning_rate": learning_rate,
         "loss_scale": outcome.loss_scale,
@@ -208,6 +217,7 @@ class _Run:
     total_steps: int
     step: int = 0
     skipped_steps: int = 0
+    skipped_in_a_row: int = 0
     history: list[dict[str, Any]] = field(default_factory=list)
     """The validation scores so far, each with its step."""
     started: float = field(default_factory=time.perf_counter)
@@ -225,10 +235,29 @@ class _Run:
         name = self.config.evaluation.metric
         return float(scores["strict"]["f1"] if name == "strict_f1" else scores[name])
 
+    def note_skipped(self, outcome: StepOutcome) -> None:
+        """Count skipped steps; under fp16 the loss scale halves with each and has its own end.
+
+        Raises:
+            RunError: without a loss scale to lower, steps go on being skipped.
+        """
+        self.skipped_steps += outcome.skipped
+        self.skipped_in_a_row = self.skipped_in_a_row + 1 if outcome.skipped else 0
+        if self.config.precision != "fp16" and self.skipped_in_a_row >= MAX_SKIPPED_IN_A_ROW:
+            raise RunError(
+                f"step {self.step}: the gradient was not finite {self.skipped_in_a_row} times in a "
+                f"row, so the model diverged; lower training.learning_rate or raise "
+                f"training.warmup_ratio"
+            )
+
     def best(self) -> dict[str, Any] | None:
-        """The entry of the history with the best score; the earliest of equals."""
+        """The entry of the history with the best score; of equals the one of the least loss."""
         sign = -1 if self._lower_is_better else 1
-        return max(self.history, key=lambda scores: sign * self._metric(scores), default=None)
+        return max(
+            self.history,
+            key=lambda scores: (sign * self._metric(scores), -scores["loss"]),
+            default=None,
+        )
 
     def evaluate(self, log: MetricsLog) -> None:
         """Score validation; export the weights if they are the best so far."""
@@ -242,7 +271,7 @@ class _Run:
         evaluator = ShardedEvaluator(
             self.prepared,
             self.prepared.splits[split],
-            LabelSet(self.prepared.labels.tags),
+            self.prepared.labels,
             self.world,
             batch_size=self.config.evaluation.batch_size,
         )
@@ -275,12 +304,12 @@ class _Run:
 
     def resume(self) -> None:
         """Go on from the checkpoint that ``checkpoint.resume`` means, if it means one."""
-        wanted = self.config.checkpoint.resume
-        folder = self.world.share_object(checkpoint.find(wanted, self.run_dir.checkpoints))
+        found: list[Path | None] = [None]
+        self.world.main_first(lambda: found.append(self._find_checkpoint()))
+        folder = self.world.share_object(found[-1])
         if folder is None:
             return
         manifest = checkpoint.load(folder, self.strategy, self.world)
-        checkpoint.check_labels(folder, manifest, self.prepared.labels.tags)
         self.step = manifest["step"]
         self.skipped_steps = manifest["skipped_steps"]
         for scores in manifest["history"]:
@@ -290,12 +319,30 @@ class _Run:
         if self.world.is_main:
             inform(f"going on from step {self.step} ({folder})")
 
+    def _find_checkpoint(self) -> Path | None:
+        """The checkpoint to go on from, made sure of and told about; for rank 0."""
+        folder = checkpoint.find(self.config.checkpoint.resume, self.run_dir.checkpoints)
+        if folder is None:
+            return None
+        manifest = checkpoint.read_manifest(folder)
+        checkpoint.check_fits(folder, manifest, self.prepared.labels.tags, self.total_steps)
+        for name, before, now in differences(checkpoint.config_of(folder, manifest), self.config):
+            warn(f"{name} was {before!r} when {folder} was written and is {now!r} now")
+        for aside in checkpoint.set_newer_aside(self.run_dir.checkpoints, manifest["step"]):
+            inform(f"goes beyond the step that is gone back to: now {aside}")
+        return folder
+
     def finish(self, log: MetricsLog) -> dict[str, Any]:
         """Score test with the best weights, leave them exported, and write the summary."""
         best = self.best()
         if best is None:
             self._export()
-        elif best is not self.history[-1]:
+        elif self.world.is_main and best["f1"] == 0 and best["strict"]["support"]:
+            warn(
+                "no entity of validation was ever found: the model may have collapsed to O; large "
+                "encoders want a learning rate of 1e-5, warm-up, and a global batch of 16 or more"
+            )
+        if best is not None and best is not self.history[-1]:
             load_weights(self.run_dir.model, self.strategy)
         test = self._score("test", log) if "test" in self.prepared.splits else None
         summary: dict[str, Any] = {
@@ -329,4 +376,9 @@ def _show_scores(summary: dict[str, Any]) -> None:
 def versions() -> dict[str, str]:
     """The versions that a result depends on."""
     names = ("torch", "transformers", "deepspeed", "seqeval")
-    return {"bigner": __version__, **{name: metadata.version(name) for name in names}}
+    found = {"bigner": __version__}
+    for name in names:
+        # A run under fsdp needs no deepspeed.
+        with suppress(metadata.PackageNotFoundError):
+            found[name] = metadata.version(name)
+    return found

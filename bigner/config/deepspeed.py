@@ -73,7 +73,6 @@ TUNING_KEYS: dict[str, dict[str, Rule]] = {
         "overlap_comm": FLAG,
         "reduce_bucket_size": SIZE,
         "reduce_scatter": FLAG,
-        "round_robin_gradients": FLAG,
         "stage3_allgather_sequential": FLAG,
         "stage3_max_live_parameters": COUNT,
         "stage3_max_reuse_distance": COUNT,
@@ -135,6 +134,7 @@ REFUSED_KEYS: dict[str, dict[str, str]] = {
     "zero_optimization": {
         "stage3_gather_16bit_weights_on_model_save": _EXPORTS_WHOLE,
         "stage3_gather_fp16_weights_on_model_save": _EXPORTS_WHOLE,
+        "round_robin_gradients": "it deals masters out in an order that is not known outside",
         "cpu_offload": "it is DeepSpeed's old name for offload_optimizer",
         "cpu_offload_param": "it is DeepSpeed's old name for offload_param",
     },
@@ -148,8 +148,13 @@ REFUSED_KEYS: dict[str, dict[str, str]] = {
 """Section -> key that DeepSpeed has -> why it has no place in a ds_configs file."""
 
 
-def check_tuning_file(path: Path) -> list[Problem]:
-    """Every problem of a ds_configs file; empty if it only tunes ZeRO with names that exist."""
+def check_tuning_file(path: Path, stage: int = 3) -> list[Problem]:
+    """Every problem of a ds_configs file; empty if it only tunes ZeRO with names that exist.
+
+    Args:
+        path: the file.
+        stage: the stage it is to tune; 1 and 2 have nothing for the keys of stage 3.
+    """
     try:
         text = path.read_text(encoding="utf-8-sig")
     except UnicodeDecodeError as error:
@@ -179,7 +184,19 @@ def check_tuning_file(path: Path) -> list[Problem]:
         Problem(f"{path}:{lines[place][-1]}", ".".join(place), message)
         for place, message in _wrong_keys(tuning, ())
     ]
-    return repeated + wrong
+    useless = [
+        Problem(
+            f"{path}:{lines[place][-1]}",
+            ".".join(place),
+            f"has no effect under strategy.stage {stage}; take it out, or set stage to 3",
+        )
+        for place in lines
+        if stage < 3
+        and place[0] == "zero_optimization"
+        and len(place) == 2
+        and (place[1].startswith("stage3_") or place[1] == "offload_param")
+    ]
+    return repeated + wrong + useless
 
 
 def _wrong_keys(values: dict[str, Any], place: KeyPath) -> Iterator[tuple[KeyPath, str]]:
@@ -258,7 +275,7 @@ def render(
     """
     tuning: dict[str, Any] = {}
     if strategy.deepspeed_config is not None:
-        if problems := check_tuning_file(strategy.deepspeed_config):
+        if problems := check_tuning_file(strategy.deepspeed_config, strategy.stage):
             raise ConfigError(problems)
         tuning = json.loads(strategy.deepspeed_config.read_text(encoding="utf-8-sig"))
     zero = {**tuning.get("zero_optimization", {}), "stage": strategy.stage}
@@ -283,9 +300,20 @@ def render(
             "min_loss_scale": 1,
         },
         "bf16": {"enabled": config.precision == "bf16"},
+        # Gradients are added up in fp32 over ranks and over micro-batches, as under FSDP.
+        "communication_data_type": "fp32",
+        **_accumulation_dtype(config, strategy),
         # The optimizer is torch's AdamW under every strategy, so that results agree.
         "zero_allow_untested_optimizer": True,
         "zero_force_ds_cpu_optimizer": False,
         # DeepSpeed's own progress lines are not wanted; bigner logs.
         "steps_per_print": 2**31,
     }
+
+
+def _accumulation_dtype(config: RunConfig, strategy: ZeroStrategy) -> dict[str, Any]:
+    """fp32 for the gradients of several micro-batches, wherever DeepSpeed's engine can."""
+    if strategy.stage == 1 and config.precision == "bf16":
+        # Would be given to another optimizer of DeepSpeed's, without shards to read.
+        return {}
+    return {"data_types": {"grad_accum_dtype": "fp32"}}

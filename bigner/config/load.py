@@ -135,7 +135,8 @@ def _check_deepspeed_file(source: Source) -> list[Problem]:
         field = "strategy.deepspeed_config"
         message = f"there is no file {name!r} (paths are relative to the working directory)"
         return [Problem(source.where(field), field, message)]
-    return check_tuning_file(Path(name))
+    stage = strategy.get("stage", 3)
+    return check_tuning_file(Path(name), stage if stage in (1, 2) else 3)
 
 
 # --- from pydantic's errors to sentences ------------------------------------------------------

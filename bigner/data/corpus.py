@@ -40,8 +40,8 @@ def read_corpus(data: DataConfig, splits: Sequence[Split] | None = None) -> Corp
     Labels and scheme follow from all the splits read together, so ask for all that will be used.
 
     Raises:
-        DataError: a file cannot be read, a tag is none of the scheme's, no split has any entity, or
-            a type is not in ``data.labels``.
+        DataError: a file cannot be read, a tag is none of the scheme's, there is no entity to
+            train on, or a type is not in ``data.labels``.
     """
     raw: Sentences = {split: list(read_sentences(data, split)) for split in splits or data.splits()}
     scheme = _scheme(data, raw)
@@ -119,7 +119,7 @@ def _labels(data: DataConfig, type_counts: TypeCounts) -> LabelSet:
                 f"the data"
             )
         return LabelSet.of_types(data.labels)
-    if not found:
+    if not found and "train" in type_counts:
         raise DataError(
             f"no entity in {', '.join(type_counts)}: every tag is O; does data.columns.tags name "
             f"the right column?"

@@ -104,9 +104,11 @@ def prepare(
             with FileLock(f"{folder}.lock"):
                 if not (folder / "meta.json").exists():
                     _prepare_into(folder, data, tokenizer, splits)
-        except OSError as error:
+        except (OSError, NotImplementedError) as error:
+            # The second: a file system without locks.
+            reason = getattr(error, "strerror", None) or error
             raise DataError(
-                f"prepared data cannot be written to {root}: {error.strerror or error}; set "
+                f"prepared data cannot be written to {root}: {reason}; set "
                 f"data.cache_dir or $BIGNER_CACHE to a folder that can be"
             ) from None
     return _open(folder, splits)

@@ -31,7 +31,7 @@ def open_strategy(
     """
     check_precision(config.precision, world.device)
     if training and config.training.gradient_checkpointing:
-        model.gradient_checkpointing_enable({"use_reentrant": False})
+        _checkpoint_activations(model)
     trained = config.training if training else None
     match config.strategy:
         case SingleStrategy():
@@ -46,6 +46,12 @@ def open_strategy(
             from bigner.strategies.zero import Zero  # noqa: PLC0415
 
             return Zero(model, _settings(config, strategy, world, training), trained, world)
+
+
+def _checkpoint_activations(model: PreTrainedModel) -> None:
+    # transformers 5.23 gave it a new name and warns of the old one, on every rank.
+    enable = getattr(model, "activation_checkpointing_enable", None)
+    (enable or model.gradient_checkpointing_enable)({"use_reentrant": False})
 
 
 def _settings(

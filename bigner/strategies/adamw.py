@@ -102,18 +102,18 @@ class Stepper:
         return StepOutcome(grad_norm, skipped, loss_scale)
 
     def scalars(self) -> dict[str, float]:
-        """Optimizer step, loss scale and the steps since it last changed."""
-        state = self.scaler.state_dict()
-        return {
-            "optimizer_step": optimizer_step(self.optimizer),
-            "loss_scale": float(state.get("scale", 1.0)),
-            "steps_since_overflow": float(state.get("_growth_tracker", 0)),
-        }
+        """Optimizer step; under fp16 also the loss scale and the steps since it changed."""
+        scalars = {"optimizer_step": optimizer_step(self.optimizer)}
+        if self.scaler.is_enabled():
+            state = self.scaler.state_dict()
+            scalars["loss_scale"] = float(state["scale"])
+            scalars["steps_since_overflow"] = float(state["_growth_tracker"])
+        return scalars
 
     def load_scalars(self, scalars: Mapping[str, float]) -> None:
         """Take over the numbers of ``scalars``."""
         set_optimizer_step(self.optimizer, scalars["optimizer_step"])
-        if self.scaler.is_enabled():
+        if self.scaler.is_enabled() and "loss_scale" in scalars:
             state = self.scaler.state_dict()
             state["scale"] = scalars["loss_scale"]
             state["_growth_tracker"] = int(scalars["steps_since_overflow"])

@@ -86,7 +86,7 @@ class Strategy(ABC):
 
     @abstractmethod
     def scalars(self) -> dict[str, float]:
-        """The few numbers that go with the shards: optimizer step and loss scale."""
+        """The few numbers that go with the shards: optimizer step and, under fp16, loss scale."""
 
     @abstractmethod
     def load_scalars(self, scalars: Mapping[str, float]) -> None:

@@ -26,6 +26,8 @@ from bigner.strategies.adamw import (
 )
 from bigner.strategies.base import Shard, StepOutcome, Strategy, check_loss_scale
 
+SPEAKING_SETTINGS = ("comms_logger", "memory_breakdown", "wall_clock_breakdown")
+
 # DeepSpeed calls collectives by names that torch 2.13 has renamed.
 warnings.filterwarnings(
     "ignore", message="`torch.distributed.* is deprecated", category=FutureWarning
@@ -43,10 +45,13 @@ class Zero(Strategy):
         world: World,
     ) -> None:
         deepspeed = _import_deepspeed(world)
+        # What these settings ask for, DeepSpeed says at this level.
+        speaks = any(settings.get(name) for name in SPEAKING_SETTINGS)
+        logging.getLogger("DeepSpeed").setLevel(logging.INFO if speaks else logging.WARNING)
         self._world = world
         self._stage: int = settings["zero_optimization"]["stage"]
         self._fp16: bool = settings["fp16"]["enabled"]
-        exact = {name: p.detach() for name, p in model.named_parameters()}
+        exact = {name: p.detach().view(-1) for name, p in model.named_parameters()}
         self._optimizer = adamw(model, training) if training else None
         self._engine, _, _, _ = deepspeed.initialize(
             model=model,
@@ -57,6 +62,9 @@ class Zero(Strategy):
         if self._optimizer is not None:
             create_adamw_state(self._optimizer, self._flat_masters())
             self._link_state()
+            self._own_the_loss_scale()
+            # DeepSpeed keeps no fp32 copy of what it does not train, and an export needs one.
+            self._frozen = self._frozen_masters(exact)
             self._take_exact_masters(exact)
 
     @property
@@ -86,9 +94,31 @@ class Zero(Strategy):
         """Undo DeepSpeed's rounding of the fp32 weights through fp16 on their way in."""
         for shard in self.shards():
             if shard.exp_avg is not None and shard.numel:
-                values = exact[shard.name].view(-1)
+                values = exact[shard.name]
                 shard.master.copy_(values[shard.offset : shard.offset + shard.numel])
         self.publish()
+
+    def _frozen_masters(self, exact: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+        """The fp32 values of frozen parameters: this rank's range under stage 3, else all."""
+        frozen = {}
+        for name, parameter in self._engine.module.named_parameters():
+            if not parameter.requires_grad:
+                offset, numel = self._range(parameter)
+                frozen[name] = exact[name][offset : offset + numel].to(
+                    self._world.device, copy=True
+                )
+        return frozen
+
+    def _own_the_loss_scale(self) -> None:
+        """Let the loss scale change after a step and not in the midst of it.
+
+        DeepSpeed doubles it before it divides the gradients by it, which halves the update of
+        that step, and ends a run at the smallest scale with an error of its own.
+        """
+        scaler = self._engine.optimizer.loss_scaler
+        scaler.raise_error_at_min_scale = False
+        self._engine.optimizer._update_scale = lambda _: None
+        self._scaler = scaler
 
     def forward(self, inputs: Mapping[str, torch.Tensor]) -> torch.Tensor:
         self._engine.train()
@@ -109,6 +139,8 @@ class Zero(Strategy):
         self._engine.step()
         skipped = not self._engine.was_step_applied()
         norm = self._engine.get_global_grad_norm()
+        if self._fp16:
+            self._scaler.update_scale(skipped)
         if skipped:
             check_loss_scale(loss_scale, enabled=self._fp16)
         return StepOutcome(float("inf") if skipped else float(norm), skipped, loss_scale)
@@ -125,13 +157,12 @@ class Zero(Strategy):
             yield pieces(name, parameter)
 
     def _stage3_shard(self, name: str, parameter: Any) -> Shard:
-        part = parameter.ds_tensor.ds_numel
-        # The last ranks' partitions end in padding, or are nothing else.
-        offset = min(self._world.rank * part, parameter.ds_numel)
-        numel = min(part, parameter.ds_numel - offset)
+        offset, numel = self._range(parameter)
         shape = tuple(parameter.ds_shape)
-        if self._optimizer is None or not parameter.requires_grad:
+        if self._optimizer is None:
             return Shard(name, shape, offset, numel, parameter.ds_tensor.data[:numel])
+        if not parameter.requires_grad:
+            return Shard(name, shape, offset, numel, self._frozen[name])
         zero = self._engine.optimizer
         group, start, _ = zero.grad_position[zero.get_param_id(parameter)]
         flat = zero.fp32_partitioned_groups_flat[group]
@@ -142,10 +173,19 @@ class Zero(Strategy):
         )
         return Shard(name, shape, offset, numel, master, exp_avg, exp_avg_sq)
 
+    def _range(self, parameter: Any) -> tuple[int, int]:
+        """Offset and number of the values of a parameter that this rank holds."""
+        if self._stage < 3:
+            return 0, parameter.numel()
+        part = parameter.ds_tensor.ds_numel
+        # The last ranks' partitions end in padding, or are nothing else.
+        offset = min(self._world.rank * part, parameter.ds_numel)
+        return offset, min(part, parameter.ds_numel - offset)
+
     def _replicated_shard(self, name: str, parameter: Any) -> Shard:
         shape = tuple(parameter.shape)
         if self._optimizer is None or not parameter.requires_grad:
-            values = parameter.detach().view(-1)
+            values = self._frozen[name] if self._optimizer else parameter.detach().view(-1)
             # Every rank holds the whole; the first one speaks for it.
             values = values if self._world.is_main else values[:0]
             return Shard(name, shape, 0, values.numel(), values)
@@ -162,30 +202,34 @@ class Zero(Strategy):
         if self._stage < 3:
             # Copies this rank's masters into the low-precision groups, then all-gathers them.
             self._engine.optimizer.update_lp_params()
+            for name, parameter in self._engine.module.named_parameters():
+                if name in self._frozen:
+                    self._frozen[name] = self._world.broadcast(self._frozen[name])
+                    parameter.data.view(-1).copy_(self._frozen[name])
             return
         for shard, parameter in zip(self.shards(), self._engine.module.parameters(), strict=True):
-            if parameter.requires_grad:
-                parameter.ds_tensor.data[: shard.numel].copy_(shard.master)
+            parameter.ds_tensor.data[: shard.numel].copy_(shard.master)
+        # Small parameters stay gathered from one step to the next: gather them anew.
+        if persistent := self._engine.optimizer.persistent_parameters:
+            persistent[0].partition(persistent)
+            persistent[0].all_gather(persistent)
 
     def scalars(self) -> dict[str, float]:
-        scaler = self._engine.optimizer.loss_scaler
-        since = scaler.cur_iter - scaler.last_overflow_iter - 1 if scaler.dynamic else 0
-        return {
-            "optimizer_step": optimizer_step(self._training),
-            "loss_scale": self._loss_scale(),
-            "steps_since_overflow": float(since),
-        }
+        scalars = {"optimizer_step": optimizer_step(self._training)}
+        if self._fp16:
+            since = self._scaler.cur_iter - self._scaler.last_overflow_iter - 1
+            scalars |= {"loss_scale": self._loss_scale(), "steps_since_overflow": float(since)}
+        return scalars
 
     def load_scalars(self, scalars: Mapping[str, float]) -> None:
         set_optimizer_step(self._training, scalars["optimizer_step"])
-        scaler = self._engine.optimizer.loss_scaler
-        if scaler.dynamic:
-            scaler.cur_scale = scalars["loss_scale"]
-            scaler.last_overflow_iter = -1
-            scaler.cur_iter = int(scalars["steps_since_overflow"])
+        if self._fp16 and "loss_scale" in scalars:
+            self._scaler.cur_scale = scalars["loss_scale"]
+            self._scaler.last_overflow_iter = -1
+            self._scaler.cur_iter = int(scalars["steps_since_overflow"])
 
     def _loss_scale(self) -> float:
-        return float(self._engine.optimizer.loss_scaler.cur_scale) if self._fp16 else 1.0
+        return float(self._scaler.cur_scale) if self._fp16 else 1.0
 
     def close(self) -> None:
         self._engine.destroy()
@@ -221,7 +265,6 @@ def _import_deepspeed(world: World) -> Any:
             f"strategy 'zero' needs deepspeed, which cannot be imported ({error}); "
             f"`pip install deepspeed`, or set strategy.kind to fsdp"
         ) from None
-    logging.getLogger("DeepSpeed").setLevel(logging.WARNING)
     if device.type == "cpu":
         _allow_fp16_without_fp16_units(deepspeed)
     return deepspeed

@@ -9,6 +9,7 @@ import pytest
 from seqeval.metrics import classification_report, f1_score, precision_score, recall_score
 from seqeval.scheme import IOB2
 
+from bigner.distributed import World
 from tests.ranks import cases
 from tests.ranks.launch import run_ranks
 from tests.ranks.project import write_project
@@ -18,6 +19,15 @@ WORLDS = [("single", 1), ("fsdp", 2), ("zero", 2), ("fsdp", 3)]
 SPEED = ("seconds", "words_per_second")
 # Nearly all letters are longer than 24 pieces, and many of their sentences too.
 WINDOWS = ["data.max_length=24", "data.stride=4", "data.unit=document"]
+TRAINING = [
+    *WINDOWS,
+    "training.max_steps=200",
+    "training.global_batch_size=32",
+    "training.micro_batch_size=32",
+    "training.learning_rate=5e-3",
+    "model.dropout=0.0",
+    "evaluation.every=50",
+]
 
 
 @pytest.fixture(scope="module")
@@ -28,16 +38,7 @@ def project(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="module")
 def trained(project: Path) -> dict[str, Any]:
     """The summary of a short run that leaves an imperfect model: right, wrong and stray tags."""
-    overrides = [
-        *WINDOWS,
-        "training.max_steps=200",
-        "training.global_batch_size=32",
-        "training.micro_batch_size=32",
-        "training.learning_rate=5e-3",
-        "model.dropout=0.0",
-        "evaluation.every=50",
-    ]
-    runs = {"trained": overrides}
+    runs = {"trained": TRAINING}
     ranks = run_ranks(
         1, cases.train_runs, project / "train", run_file=str(project / "run.yaml"), runs=runs
     )
@@ -114,6 +115,27 @@ def test_the_exported_model_scores_as_it_did_in_training(
 ) -> None:
     assert _without_speed(trained["test"]) == scores["single-32-world1-rank0"]
     assert trained["best_step"] <= trained["steps"]
+
+
+def test_zero_scores_test_with_the_weights_it_exports(project: Path) -> None:
+    """The best weights are read back into the shards, and small parameters stay gathered there."""
+    run = [
+        *TRAINING,
+        "strategy={kind: zero}",
+        f"run_dir={project}/zero",
+        "training.micro_batch_size=16",
+        "evaluation.metric=loss",
+    ]
+    run_file = str(project / "run.yaml")
+    ranks = run_ranks(
+        2, cases.train_runs, project / "train-zero", run_file=run_file, runs={"zero": run}
+    )
+    summary = ranks[0]["zero"]["summary"]
+    assert summary["best_step"] < summary["steps"]
+    again = cases.evaluate_runs(
+        World(), run_file=run_file, model=summary["model"], runs={"again": WINDOWS}
+    )
+    assert _without_speed(again["again"]) == _without_speed(summary["test"])
 
 
 def test_gather_agrees_on_the_longest_and_pads(tmp_path: Path) -> None:

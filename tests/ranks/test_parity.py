@@ -54,12 +54,13 @@ def curves(project: Path) -> dict[str, dict[str, Any]]:
             for accumulation in (1, 2)
         }
         # The body of the first run's model, frozen, under a new head.
-        runs[f"{kind}-fp32-transfer"] = [
-            *_overrides(project, kind, "fp32", 1),
-            f"run_dir={project}/{kind}-transfer",
-            f"model.name_or_path={project}/single-fp32-1/model",
-            "model.training_type=transfer_learning",
-        ]
+        for precision in ("fp32", "fp16"):
+            runs[f"{kind}-{precision}-transfer"] = [
+                *_overrides(project, kind, precision, 1),
+                f"run_dir={project}/{kind}-{precision}-transfer",
+                f"model.name_or_path={project}/single-fp32-1/model",
+                "model.training_type=transfer_learning",
+            ]
         if kind == "zero":
             for stage in (1, 2):
                 runs[f"zero{stage}-fp32-2"] = [
@@ -120,12 +121,13 @@ def test_a_frozen_body_trains_alike(
     assert curves[f"{kind}-fp32-transfer"][number] == pytest.approx(reference, abs=1e-5)
 
 
+@pytest.mark.parametrize("precision", ["fp32", "fp16"])
 @pytest.mark.parametrize("kind", list(WORLDS))
 def test_a_frozen_body_stays_as_it_was(
-    project: Path, curves: dict[str, dict[str, Any]], kind: str
+    project: Path, curves: dict[str, dict[str, Any]], kind: str, precision: str
 ) -> None:
     before = load_file(project / "single-fp32-1" / "model" / "model.safetensors")
-    after = load_file(project / f"{kind}-transfer" / "model" / "model.safetensors")
+    after = load_file(project / f"{kind}-{precision}-transfer" / "model" / "model.safetensors")
     assert after.keys() == before.keys()
     moved = {name for name in after if not torch.equal(after[name], before[name])}
     assert moved == {"classifier.weight", "classifier.bias"}
