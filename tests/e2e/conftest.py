@@ -3,15 +3,35 @@
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
 
 import pytest
 from tokenizers import Tokenizer, models, pre_tokenizers, processors
 
+from bigner.__main__ import report
+from bigner.cli import run
+
 CHARACTERS = "AOabcdefghijklmnopqrstuvwxyz."
 CORPUS = "Anna B-PER\nsleeps O\nin O\nOslo B-LOC\n\nAnna B-PER\nreads O\n. O\n\nOslo B-LOC\n. O\n"
 SPECIAL = ("<s>", "<pad>", "</s>", "<unk>")
 MAX_PIECES = 32
+RUN_FILE = """\
+run_dir: run
+model:
+  name_or_path: models/bare
+  training_type: from_scratch
+data:
+  train: train.conll
+  validation: dev.conll
+  max_length: 16
+  stride: 4
+  cache_dir: cache
+training:
+  max_steps: 1
+  global_batch_size: 2
+  micro_batch_size: 2
+"""
 
 
 @pytest.fixture(scope="session")
@@ -68,3 +88,25 @@ def write_model_config(folder: Path) -> None:
         "eos_token_id": 2,
     }
     (folder / "config.json").write_text(json.dumps(config))
+
+
+@pytest.fixture
+def project(tmp_path: Path, tiny_models: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A sound project, as the working directory."""
+    shutil.copytree(tiny_models, tmp_path / "models")
+    (tmp_path / "run.yaml").write_text(RUN_FILE)
+    for name in ("train.conll", "dev.conll"):
+        (tmp_path / name).write_text(CORPUS)
+    for name in ("RANK", "WORLD_SIZE", "LOCAL_RANK"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("DS_ACCELERATOR", "cpu")
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+def main(arguments: list[str]) -> int:
+    """What ``python -m bigner`` does, without leaving the process."""
+    try:
+        return run(arguments)
+    except Exception as error:
+        return report(error)

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import json
 import os
-import shutil
 import subprocess
 import sys
 from collections.abc import Callable
@@ -16,27 +15,8 @@ from pathlib import Path
 
 import pytest
 
-from bigner.__main__ import report
-from bigner.cli import run
-from tests.e2e.conftest import CHARACTERS, CORPUS, write_tokenizer
+from tests.e2e.conftest import CHARACTERS, RUN_FILE, main, write_tokenizer
 from tests.ranks.launch import environment
-
-RUN_FILE = """\
-run_dir: run
-model:
-  name_or_path: models/bare
-  training_type: from_scratch
-data:
-  train: train.conll
-  validation: dev.conll
-  max_length: 16
-  stride: 4
-  cache_dir: cache
-training:
-  max_steps: 1
-  global_batch_size: 2
-  micro_batch_size: 2
-"""
 
 
 @dataclass(frozen=True)
@@ -56,28 +36,6 @@ class Case:
     environment: dict[str, str] = field(default_factory=dict)
     prepare: Callable[[Path], object] | None = None
     """Does more to the folder of the project."""
-
-
-@pytest.fixture
-def project(tmp_path: Path, tiny_models: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A sound project, as the working directory."""
-    shutil.copytree(tiny_models, tmp_path / "models")
-    (tmp_path / "run.yaml").write_text(RUN_FILE)
-    for name in ("train.conll", "dev.conll"):
-        (tmp_path / name).write_text(CORPUS)
-    for name in ("RANK", "WORLD_SIZE", "LOCAL_RANK"):
-        monkeypatch.delenv(name, raising=False)
-    monkeypatch.setenv("DS_ACCELERATOR", "cpu")
-    monkeypatch.chdir(tmp_path)
-    return tmp_path
-
-
-def main(arguments: list[str]) -> int:
-    """What ``python -m bigner`` does, without leaving the process."""
-    try:
-        return run(arguments)
-    except Exception as error:
-        return report(error)
 
 
 def zero(tuning: str = "zero.json") -> str:
