@@ -23,6 +23,7 @@ LAYERS = (
     ("modeling", "optim", "data", "sample"),
     ("strategies",),
     ("evaluation", "checkpoint", "export", "run_dir"),
+    ("training_run",),
     ("commands",),
     ("cli",),
     ("__main__",),
@@ -114,7 +115,7 @@ def test_the_walk_sees_what_there_is() -> None:
     assert len(trees()) > 30
     found = {(i.source, i.target, i.lazy) for i in imports()}
     assert ("bigner.data.encode", "bigner.optim", False) in found
-    assert ("bigner.commands.train", "bigner.checkpoint", False) in found
+    assert ("bigner.training_run", "bigner.checkpoint", False) in found
     assert ("bigner.cli", "bigner.commands.train", True) in found
     assert ("bigner.strategies", "bigner.strategies.zero", True) in found
 
