@@ -302,7 +302,7 @@ def render(
         "bf16": {"enabled": config.precision == "bf16"},
         # Gradients are added up in fp32 over ranks and over micro-batches, as under FSDP.
         "communication_data_type": "fp32",
-        **_accumulation_dtype(config, strategy),
+        **_accumulation_dtype(config, strategy, accumulation),
         # The optimizer is torch's AdamW under every strategy, so that results agree.
         "zero_allow_untested_optimizer": True,
         "zero_force_ds_cpu_optimizer": False,
@@ -311,8 +311,13 @@ def render(
     }
 
 
-def _accumulation_dtype(config: RunConfig, strategy: ZeroStrategy) -> dict[str, Any]:
+def _accumulation_dtype(
+    config: RunConfig, strategy: ZeroStrategy, accumulation: int
+) -> dict[str, Any]:
     """fp32 for the gradients of several micro-batches, wherever DeepSpeed's engine can."""
+    if accumulation == 1:
+        # Nothing is added up; 16 bits are enough to hold what one backward gave.
+        return {}
     if strategy.stage == 1 and config.precision == "bf16":
         # Would be given to another optimizer of DeepSpeed's, without shards to read.
         return {}
