@@ -8,15 +8,19 @@ import time
 import traceback
 from typing import NoReturn
 
-from bigner.cli import run
-from bigner.errors import BignerError
+from bigner.errors import BignerError, LostRankError, Stopped
 
 SILENT_SECONDS = 5
 
 
 def main() -> NoReturn:
-    """Run the command line and leave with its exit code: 0 done, 1 failed, 2 wrong input."""
+    """Run the command line and leave with its exit code: 0 done, 1 failed, 2 wrong input,
+    128 and a signal's number if that stopped it.
+    """
     try:
+        # Here, for Ctrl-C while it loads is no defect either.
+        from bigner.cli import run  # noqa: PLC0415
+
         code = run()
     except (Exception, KeyboardInterrupt) as error:
         code = report(error)
@@ -25,17 +29,25 @@ def main() -> NoReturn:
 
 def report(error: BaseException) -> int:
     """Print an error the way its kind deserves; returns the exit code it stands for."""
-    speaks = os.environ.get("RANK", "0") == "0"
+    speaker = error.speaker if isinstance(error, LostRankError) else 0
+    speaks = os.environ.get("RANK", "0") == str(speaker)
     if isinstance(error, KeyboardInterrupt):
         if speaks:
             print("bigner: stopped by Ctrl-C", file=sys.stderr)
         return 130
+    if isinstance(error, Stopped):
+        if speaks:
+            print(f"bigner: {error}", file=sys.stderr)
+        return error.exit_code
+    if isinstance(error, LostRankError) and not speaks:
+        # The ranks that are left have agreed on who tells.
+        return error.exit_code
     if isinstance(error, BignerError):
         if not speaks:
             # Ranks that read the same input fail alike, rank 0 tells, and the launcher ends this
             # one before it wakes. What only this rank saw, nobody else would tell.
             time.sleep(SILENT_SECONDS)
-        name = "bigner" if speaks else f"bigner: rank {os.environ['RANK']}"
+        name = "bigner" if speaks and not speaker else f"bigner: rank {os.environ['RANK']}"
         print(f"{name}: error: {error}", file=sys.stderr)
         return error.exit_code
     traceback.print_exception(error)
@@ -44,10 +56,10 @@ def report(error: BaseException) -> int:
 
 def leave(code: int) -> NoReturn:
     """Leave in order; torch, which most commands never load, has a hazard of its own there."""
-    if "torch.distributed" in sys.modules:
-        from bigner.distributed import leave_group  # noqa: PLC0415
-
-        leave_group(code)
+    # Nothing is loaded for it: Ctrl-C may have come while that was half loaded.
+    distributed = sys.modules.get("bigner.distributed")
+    if distributed is not None:
+        distributed.leave_group(code)
     sys.exit(code)
 
 

@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import json
 import os
+import shlex
 import sys
+from datetime import timedelta
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, cast, get_args
 
 import typer
 
 from bigner import __version__
-from bigner.config.schema import RunConfig, Split
+from bigner.config.schema import Precision, RunConfig, Split
 
 if TYPE_CHECKING:
     from bigner.config.load import Source
@@ -70,8 +72,13 @@ def train(run_file: RunFile, overrides: Overrides = None) -> None:
     config, source = _load(run_file, overrides)
     require_sound(config, source.where)
     from bigner.commands.train import train as run  # noqa: PLC0415
+    from bigner.errors import Stopped  # noqa: PLC0415
 
-    run(config, _start(config))
+    try:
+        run(config, _start(config))
+    except Stopped as stopped:
+        stopped.go_on = _going_on(run_file, overrides or [], config)
+        raise
 
 
 @app.command()
@@ -108,6 +115,31 @@ def evaluate(
         print(_dump(scores))
     else:
         show_scores(chosen, scores)
+
+
+@app.command()
+def export(
+    checkpoint: Annotated[
+        Path, typer.Argument(metavar="CHECKPOINT", help="RUN_DIR/checkpoints/step-00000500")
+    ],
+    folder: Annotated[Path, typer.Argument(metavar="DIR", help="A folder that is not there yet.")],
+    dtype: Annotated[str, typer.Option(help="Of the weights: fp32, fp16 or bf16.")] = "fp32",
+    samples: Annotated[
+        int, typer.Option(min=0, help="Texts to compare the written model on; 0 compares nothing.")
+    ] = 8,
+) -> None:
+    """Write a checkpoint's whole weights as a plain transformers folder."""
+    chosen = _precision(dtype)
+    from bigner.commands.export import export as run  # noqa: PLC0415
+
+    check = run(checkpoint, folder, dtype=chosen, samples=samples)
+    print(f"{folder} holds the weights of {checkpoint} in {dtype}")
+    if check is not None:
+        print(
+            f"loaded by transformers: {check.pieces - check.differing} of {check.pieces} pieces of "
+            f"{check.texts} texts get the checkpoint's labels, logits differ by "
+            f"{check.largest_difference:.1e} at most"
+        )
 
 
 @app.command()
@@ -158,6 +190,15 @@ def _split(name: str) -> Split:
     raise UserError(f"--split must be {', '.join(SPLITS)}; got {name!r}")
 
 
+def _precision(name: str) -> Precision:
+    from bigner.errors import UserError  # noqa: PLC0415
+
+    for precision in get_args(Precision):
+        if precision == name:
+            return cast(Precision, precision)
+    raise UserError(f"--dtype must be {', '.join(get_args(Precision))}; got {name!r}")
+
+
 def _model_folder(folder: Path) -> Path:
     from bigner.errors import ModelError  # noqa: PLC0415
 
@@ -185,7 +226,25 @@ def _require_place_for(file: Path | None) -> None:
 def _start(config: RunConfig) -> Any:
     from bigner.distributed import start  # noqa: PLC0415
 
-    return start(sharded=config.strategy.needs_process_group)
+    timeout = timedelta(seconds=config.collective_timeout)
+    return start(sharded=config.strategy.needs_process_group, timeout=timeout)
+
+
+def _going_on(run_file: Path, overrides: list[str], config: RunConfig) -> str:
+    """The command that resumes a run that was stopped."""
+    arguments = ["train", str(run_file), *overrides]
+    # What the run was started with may say to start elsewhere, or to stop again.
+    if config.checkpoint.resume != "auto":
+        arguments.append("checkpoint.resume=auto")
+    if config.training.stop_after is not None:
+        arguments.append("training.stop_after=null")
+    launcher = "bigner"
+    if "TORCHELASTIC_RUN_ID" in os.environ:
+        processes = os.environ.get("LOCAL_WORLD_SIZE", "1")
+        launcher = f"torchrun --nproc-per-node {processes} -m bigner"
+    elif "RANK" in os.environ:
+        launcher = f"deepspeed --num_gpus {os.environ.get('LOCAL_SIZE', '1')} --module bigner"
+    return f"{launcher} {shlex.join(arguments)}"
 
 
 def _dump(values: Any) -> str:

@@ -7,7 +7,11 @@ the identity, so a laptop runs the lines a cluster runs.
 from __future__ import annotations
 
 import os
+import re
+import socket
 import sys
+import threading
+import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import timedelta
@@ -17,10 +21,9 @@ import torch
 import torch.distributed as dist
 
 from bigner.config.checks import launched_world_size
-from bigner.errors import BignerError, LaunchError, RunError
+from bigner.errors import BignerError, LaunchError, LostRankError, RunError
 
-COLLECTIVE_TIMEOUT = timedelta(minutes=10)
-"""A rank that waits longer than this for the others gives up."""
+_SECONDS_TO_ANSWER = 3.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,6 +34,9 @@ class World:
     size: int = 1
     local_rank: int = 0
     device: torch.device = torch.device("cpu")  # noqa: RUF009
+    control: Any = None
+    """A process group on the host, where the default one is not: numbers it agrees on do not wait
+    for what a GPU has still to compute."""
 
     @property
     def is_main(self) -> bool:
@@ -52,6 +58,13 @@ class World:
         largest = values.to(self.device, copy=True)
         dist.all_reduce(largest, dist.ReduceOp.MAX)
         return largest
+
+    def agree_on_max(self, *numbers: int) -> list[int]:
+        """The greatest of each of some small numbers that ranks have, on every rank."""
+        values = torch.tensor(numbers, dtype=torch.int32)
+        if self.size > 1:
+            dist.all_reduce(values, dist.ReduceOp.MAX, group=self.control)
+        return values.tolist()
 
     def all_gather(self, values: torch.Tensor) -> list[torch.Tensor]:
         """The tensor of every rank, in rank order; all must have one shape and dtype."""
@@ -112,6 +125,54 @@ class World:
         if failure is not None:
             raise failure
 
+    def lost_rank(self, error: Exception, step: int) -> LostRankError | None:
+        """What a collective's failure means: which ranks are gone; None if it is another error."""
+        text = str(error)
+        if not any(mark in text for mark in ("gloo", "Gloo", "NCCL", "Connection closed by peer")):
+            return None
+        silent = self._silent_ranks()
+        names = " and ".join(f"rank {rank}" for rank in silent) or "a rank"
+        # Around it stand a place in gloo's source and advice that is none.
+        reason = re.sub(r"^\[\S*\] ", "", text.splitlines()[0]).partition(". This is")[0][:160]
+        speaker = min(set(range(self.size)) - set(silent), default=0)
+        return LostRankError(
+            f"after step {step}: {names} ended or did not answer in time ({reason}); the same "
+            f"command goes on from the last checkpoint",
+            speaker,
+        )
+
+    def _silent_ranks(self) -> list[int]:
+        """The ranks that do not notice the same failure within some seconds."""
+        found: list[list[int]] = []
+        # In a thread, for a store whose process hangs does not answer, and waits for no timeout.
+        asking = threading.Thread(target=lambda: found.append(self._ask_ranks()), daemon=True)
+        asking.start()
+        asking.join(2 * _SECONDS_TO_ANSWER)
+        return found[0] if found else self._holders_of_the_store()
+
+    def _ask_ranks(self) -> list[int]:
+        try:
+            # A store that is gone is reported by torch with pages of its stack.
+            place = os.environ["MASTER_ADDR"], int(os.environ["MASTER_PORT"])
+            socket.create_connection(place, _SECONDS_TO_ANSWER).close()
+            store = dist.distributed_c10d._get_default_store()
+            store.set(f"bigner/answer/{self.rank}", "here")
+            deadline = time.monotonic() + _SECONDS_TO_ANSWER
+            while True:
+                silent = [
+                    rank for rank in range(self.size) if not store.check([f"bigner/answer/{rank}"])
+                ]
+                if not silent or time.monotonic() > deadline:
+                    return silent
+                time.sleep(0.1)
+        except (RuntimeError, ValueError, OSError):
+            return self._holders_of_the_store()
+
+    def _holders_of_the_store(self) -> list[int]:
+        """Rank 0, unless torchrun holds it: when that ends, so do all ranks."""
+        by_torchrun = os.environ.get("TORCHELASTIC_USE_AGENT_STORE") == "True"
+        return [] if by_torchrun or self.is_main else [0]
+
     def require_everywhere(self, here: bool, failure: BignerError) -> None:
         """Raise ``failure`` on every rank unless ``here`` holds on each."""
         missing = self.sum(torch.tensor(0 if here else 1))
@@ -124,7 +185,7 @@ def launched_rank() -> int:
     return int(os.environ.get("RANK", "0"))
 
 
-def start(*, sharded: bool, timeout: timedelta = COLLECTIVE_TIMEOUT) -> World:
+def start(*, sharded: bool, timeout: timedelta = timedelta(minutes=10)) -> World:
     """Join the other processes of the run, as ``torchrun`` or ``deepspeed`` set the environment.
 
     Args:
@@ -150,21 +211,21 @@ def start(*, sharded: bool, timeout: timedelta = COLLECTIVE_TIMEOUT) -> World:
         # Without this every rank would start a thread for every core.
         local_size = int(os.environ.get("LOCAL_WORLD_SIZE", size))
         torch.set_num_threads(max(1, (os.cpu_count() or 1) // local_size))
-    if sharded:
-        backend = "nccl" if device.type == "cuda" else "gloo"
-        bound = device if backend == "nccl" else None
-        if launched:
-            _check_rendezvous()
-            dist.init_process_group(backend, timeout=timeout, device_id=bound)
-        else:
-            dist.init_process_group(
-                backend,
-                store=torch._C._distributed_c10d.HashStore(),
-                rank=0,
-                world_size=1,
-                device_id=bound,
-            )
-    return World(launched_rank(), size, local_rank, device)
+    control = _join(device, timeout, launched=launched) if sharded else None
+    return World(launched_rank(), size, local_rank, device, control)
+
+
+def _join(device: torch.device, timeout: timedelta, *, launched: bool) -> Any:
+    """Make the process group, and on GPUs one on the host beside it, which is returned."""
+    backend = "nccl" if device.type == "cuda" else "gloo"
+    bound = device if backend == "nccl" else None
+    if not launched:
+        store = torch._C._distributed_c10d.HashStore()
+        dist.init_process_group(backend, store=store, rank=0, world_size=1, device_id=bound)
+        return None
+    _check_rendezvous()
+    dist.init_process_group(backend, timeout=timeout, device_id=bound)
+    return dist.new_group(backend="gloo", timeout=timeout) if backend == "nccl" else None
 
 
 def _choose_device(local_rank: int) -> torch.device:

@@ -6,7 +6,9 @@
     │   ├── DataError        a data file: names file, line and reason
     │   ├── ModelError       a model or tokenizer that cannot be used as asked
     │   └── LaunchError      the machine or the launch cannot do what the config asks
+    ├── Stopped              asked to stop, and saved; 128 + the signal's number
     └── RunError             the run itself failed; exit code 1
+        ├── LostRankError    another process of the run ended or does not answer
         ├── GatherError      a prediction is missing or came twice
         └── CheckpointError  a checkpoint that cannot be written or read
 
@@ -18,6 +20,23 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+
+MOST_PROBLEMS = 100
+"""Problems of one file that are told at once."""
+# What is quoted of hostile input ends somewhere.
+_LONGEST_REASON = 2000
+
+
+def one_line(place: str, reason: str) -> str:
+    """``place: reason`` as one line; what a terminal would obey or refuse is escaped."""
+    if len(reason) > _LONGEST_REASON:
+        reason = f"{reason[: _LONGEST_REASON - 3]}..."
+    text = f"{place}: {reason}"
+    if text.isprintable():
+        return text
+    return "".join(
+        char if char.isprintable() else char.encode("unicode_escape").decode() for char in text
+    )
 
 
 class BignerError(Exception):
@@ -44,8 +63,8 @@ class Problem:
     """The rule, the value it got, and what to change."""
 
     def __str__(self) -> str:
-        head = f"{self.where}: {self.field}" if self.field else self.where
-        return f"{head}: {self.message}"
+        reason = f"{self.field}: {self.message}" if self.field else self.message
+        return one_line(self.where, reason)
 
 
 class ConfigError(UserError):
@@ -66,7 +85,7 @@ class DataError(UserError):
     @classmethod
     def at(cls, path: str | Path, line: int, reason: str) -> DataError:
         """An error at one line (counted from 1) of a data file."""
-        return cls(f"{path}:{line}: {reason}")
+        return cls(one_line(f"{path}:{line}", reason))
 
 
 class ModelError(UserError):
@@ -77,8 +96,35 @@ class LaunchError(UserError):
     """The machine or the way the run was launched cannot do what the config asks for."""
 
 
+class Stopped(BignerError):  # noqa: N818
+    """A run that was asked to stop, finished its step and saved: no failure."""
+
+    def __init__(self, message: str, exit_code: int) -> None:
+        super().__init__(message)
+        self.exit_code = exit_code
+        self.go_on = ""
+        """The command that resumes it."""
+
+    def __str__(self) -> str:
+        message = super().__str__()
+        return f"{message}; go on with\n  {self.go_on}" if self.go_on else message
+
+
 class RunError(BignerError):
     """A run that began and could not be brought to its end."""
+
+
+class LostRankError(RunError):
+    """Another process of the run ended or does not answer.
+
+    Args:
+        message: what happened.
+        speaker: the lowest rank that is left, which tells it.
+    """
+
+    def __init__(self, message: str, speaker: int) -> None:
+        super().__init__(message)
+        self.speaker = speaker
 
 
 class GatherError(RunError):

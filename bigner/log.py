@@ -9,8 +9,10 @@ from __future__ import annotations
 
 import json
 import math
+import os
 import time
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from types import TracebackType
 from typing import Any, TypeVar
@@ -25,6 +27,8 @@ from rich.progress import (
     TimeRemainingColumn,
 )
 from rich.table import Table
+
+from bigner.errors import RunError
 
 Item = TypeVar("Item")
 
@@ -96,6 +100,15 @@ def warn(message: str) -> None:
     console.print(f"warning: {message}", markup=False, style="yellow")
 
 
+def plain(values: Any) -> Any:
+    """Values with null for each number that is not finite, which JSON has no word for."""
+    if isinstance(values, Mapping):
+        return {key: plain(value) for key, value in values.items()}
+    if isinstance(values, list):
+        return [plain(value) for value in values]
+    return None if isinstance(values, float) and not math.isfinite(values) else values
+
+
 class MetricsLog:
     """The course of one training run, written by rank 0.
 
@@ -105,6 +118,9 @@ class MetricsLog:
         first_step: steps done before; later lines of an earlier attempt are dropped.
         total_steps: steps of the whole run.
         trackers: names of further places the numbers go to.
+
+    Raises:
+        RunError: in every method, if ``metrics.jsonl`` cannot be written.
     """
 
     def __init__(
@@ -124,13 +140,15 @@ class MetricsLog:
         self._board: Any = None
         if not enabled:
             return
-        path = run_dir / "metrics.jsonl"
-        _keep_lines_until(path, first_step)
-        self._file = path.open("a", encoding="utf-8")
-        if "tensorboard" in trackers:
-            from torch.utils.tensorboard.writer import SummaryWriter  # noqa: PLC0415
+        self._path = run_dir / "metrics.jsonl"
+        with self._writing():
+            _drop_lines(self._path, lambda line: line["step"] > first_step)
+            self._file = self._path.open("a", encoding="utf-8")
+            if "tensorboard" in trackers:
+                from torch.utils.tensorboard.writer import SummaryWriter  # noqa: PLC0415
 
-            self._board = SummaryWriter(str(run_dir / "tensorboard"), purge_step=first_step + 1)
+                board_dir = str(run_dir / "tensorboard")
+                self._board = SummaryWriter(board_dir, purge_step=first_step + 1)
         if console.is_terminal:
             self._bar = _bars.add("training", total_steps, first_step)
 
@@ -154,17 +172,38 @@ class MetricsLog:
 
     def evaluated(self, step: int, split: str, scores: Mapping[str, Any]) -> None:
         """Note the scores of an evaluation."""
-        if self._enabled:
-            numbers = {k: v for k, v in scores.items() if isinstance(v, int | float)}
-            self._write({"step": step, "split": split, **numbers}, split)
+        if not self._enabled:
+            return
+        if step == self._first_step:
+            self._forget(step, split)
+        numbers = {k: v for k, v in scores.items() if isinstance(v, int | float)}
+        self._write({"step": step, "split": split, **numbers}, split)
+
+    def _forget(self, step: int, split: str) -> None:
+        """Drop an evaluation that an attempt noted which broke off before it saved."""
+        with self._writing():
+            self._file.close()
+            _drop_lines(self._path, lambda line: (line["step"], line.get("split")) == (step, split))
+            self._file = self._path.open("a", encoding="utf-8")
 
     def _write(self, record: Mapping[str, Any], group: str) -> None:
-        self._file.write(json.dumps(record) + "\n")
-        self._file.flush()
-        if self._board is not None:
-            for name, value in record.items():
-                if name != "step" and isinstance(value, int | float):
-                    self._board.add_scalar(f"{group}/{name}", value, record["step"])
+        with self._writing():
+            self._file.write(json.dumps(plain(record), allow_nan=False) + "\n")
+            self._file.flush()
+            if not os.fstat(self._file.fileno()).st_nlink:
+                raise FileNotFoundError("it was deleted while the run was writing to it")
+            if self._board is not None:
+                for name, value in record.items():
+                    if name != "step" and isinstance(value, int | float):
+                        self._board.add_scalar(f"{group}/{name}", value, record["step"])
+
+    @contextmanager
+    def _writing(self) -> Iterator[None]:
+        """Turn what a disk refuses into an error for the user."""
+        try:
+            yield
+        except OSError as error:
+            raise RunError(f"{self._path} cannot be written: {error}") from None
 
     def __enter__(self) -> MetricsLog:
         return self
@@ -177,30 +216,44 @@ class MetricsLog:
     ) -> None:
         if self._bar is not None:
             _bars.remove(self._bar)
-        if self._enabled:
+        if not self._enabled:
+            return
+        # Closing writes what could not be written before, and fails on it again.
+        with suppress(OSError):
             self._file.close()
         if self._board is not None:
-            self._board.close()
+            with suppress(OSError):
+                self._board.close()
 
 
-def _keep_lines_until(path: Path, step: int) -> None:
-    """Drop the lines of steps after ``step``, which a resumed run will write again."""
+def _drop_lines(path: Path, unwanted: Callable[[dict[str, Any]], bool]) -> None:
+    """Drop lines, which a resumed run will write again, and what a crash left of a line."""
     if not path.exists():
         return
-    lines = path.read_text(encoding="utf-8").splitlines(keepends=True)
-    kept = [line for line in lines if line.endswith("\n") and json.loads(line)["step"] <= step]
-    path.write_text("".join(kept), encoding="utf-8")
+    kept = []
+    for line in path.read_text(encoding="utf-8", errors="replace").splitlines(keepends=True):
+        with suppress(ValueError, KeyError, TypeError):
+            if line.endswith("\n") and not unwanted(json.loads(line)):
+                kept.append(line)
+    # Never half there: what was noted before cannot be computed again.
+    working = path.with_name(f".{path.name}.tmp")
+    working.write_text("".join(kept), encoding="utf-8")
+    working.replace(path)
 
 
 def _one_line(metrics: Mapping[str, Any]) -> str:
     parts = [
-        f"loss {math.nan if metrics['loss'] is None else metrics['loss']:.4f}",
+        f"loss {_number(metrics['loss']):.4f}",
         f"lr {metrics['learning_rate']:.2e}",
         f"{metrics['tokens_per_second']:,.0f} tokens/s",
     ]
     if metrics["loss_scale"] != 1:
         parts.insert(2, f"scale {metrics['loss_scale']:g}")
     return "  ".join(parts)
+
+
+def _number(value: float | None) -> float:
+    return math.nan if value is None else value
 
 
 def _duration(seconds: float) -> str:
@@ -228,7 +281,7 @@ def show_scores(title: str, scores: Mapping[str, Any]) -> None:
     output = Console(highlight=False, soft_wrap=True)
     output.print(table)
     output.print(
-        f"accuracy {scores['accuracy']:.4f}, loss {scores['loss']:.4f}; "
+        f"accuracy {scores['accuracy']:.4f}, loss {_number(scores['loss']):.4f}; "
         f"{scores['words']:,} words in {scores['sentences']:,} sentences, "
         f"{scores['words_without_pieces']} without sub-words; "
         f"{scores['words_per_second']:,.0f} words/s"

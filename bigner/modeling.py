@@ -17,11 +17,10 @@ from transformers import (
     PreTrainedModel,
     PreTrainedTokenizerFast,
 )
-from transformers.utils import logging as transformers_logging
 
 from bigner.config.checks import missing_folder
 from bigner.config.schema import ModelConfig
-from bigner.errors import ModelError
+from bigner.errors import ModelError, one_line
 
 DROPOUT_FIELDS = (
     # XLM-R, RoBERTa, BERT, ELECTRA, DeBERTa
@@ -50,10 +49,13 @@ def load_tokenizer(model: ModelConfig) -> PreTrainedTokenizerFast:
     name = model.tokenizer or model.name_or_path
     _check_folder(name, "model.tokenizer" if model.tokenizer else "model.name_or_path")
     # Byte-level BPE splits a word as in running text only with a space before it.
-    options: dict[str, Any] = {"add_prefix_space": True}
+    options: dict[str, Any] = {
+        "add_prefix_space": True,
+        "trust_remote_code": model.trust_remote_code,
+    }
     if model.tokenizer is None and model.revision is not None:
         options["revision"] = model.revision
-    with _loading(f"no tokenizer can be loaded from {name!r}"):
+    with loading(f"no tokenizer can be loaded from {name!r}"):
         tokenizer = AutoTokenizer.from_pretrained(name, **options)
     if not tokenizer.is_fast:
         raise ModelError(
@@ -70,20 +72,14 @@ def load_tokenizer(model: ModelConfig) -> PreTrainedTokenizerFast:
     return tokenizer
 
 
-def build_model(
-    model: ModelConfig, tags: tuple[str, ...], seed: int, *, new_head: bool = True
-) -> PreTrainedModel:
-    """The whole model in fp32 on the CPU, its head as wide as ``tags``.
+def build_model(model: ModelConfig, tags: tuple[str, ...]) -> PreTrainedModel:
+    """The model with a head as wide as ``tags``: parameters are shapes alone, buffers are real.
 
-    New weights are drawn from ``seed`` alone, so every rank of every strategy begins with the
-    same values.
-
-    Args:
-        new_head: whether a head may be drawn where the folder has none for these tags.
+    A strategy gives it memory (``allocate``) and ``bigner.weights`` its values, so that no process
+    of a sharded run ever holds the whole.
 
     Raises:
-        ModelError: the model does not exist, holds no weights where weights are wanted, or is no
-            encoder with a token-classification head.
+        ModelError: the model does not exist, or is no encoder with a token-classification head.
     """
     config = load_model_config(model)
     config.num_labels = len(tags)
@@ -91,17 +87,58 @@ def build_model(
     config.label2id = {tag: i for i, tag in enumerate(tags)}
     if model.dropout is not None:
         _set_dropout(model, config)
-    torch.manual_seed(seed)
-    if model.training_type == "from_scratch":
-        with _loading(f"{model.name_or_path!r} cannot be built for token classification"):
-            network = AutoModelForTokenClassification.from_config(config, dtype=torch.float32)
-    else:
-        network = _pretrained(model, config, new_head=new_head)
+    failure = f"{model.name_or_path!r} cannot be built for token classification"
+    with loading(failure), _parameters_on_meta():
+        network = AutoModelForTokenClassification.from_config(
+            config, dtype=torch.float32, trust_remote_code=model.trust_remote_code
+        )
+    if shapeless := [name for name, buffer in network.named_buffers() if buffer.is_meta]:
+        raise ModelError(f"{failure}: its buffer {shapeless[0]} follows from weights")
     # The folder may have been another task's; what is exported is this one's.
     network.config.architectures = [type(network).__name__]
     if model.training_type == "transfer_learning":
         network.base_model.requires_grad_(False)
     return network
+
+
+@contextmanager
+def _parameters_on_meta() -> Iterator[None]:
+    """Give the modules built meanwhile no memory for parameters.
+
+    ``torch.device("meta")`` would take the buffers too, whose values nothing would bring back.
+    """
+    register = nn.Module.register_parameter
+
+    def register_shape(self: nn.Module, name: str, param: nn.Parameter | None) -> None:
+        register(self, name, param)
+        # One that is a shape already may be tied to another: it must stay the same object.
+        if param is not None and not param.is_meta:
+            shape = param.detach().to("meta")
+            self._parameters[name] = nn.Parameter(shape, param.requires_grad)
+
+    nn.Module.register_parameter = register_shape  # type: ignore[method-assign]
+    try:
+        yield
+    finally:
+        nn.Module.register_parameter = register  # type: ignore[method-assign]
+
+
+def allocate(model: nn.Module, device: torch.device) -> None:
+    """Give the shapes memory on ``device``, undefined values in it.
+
+    Buffers keep their values, and modules that share a parameter go on sharing it.
+    """
+    buffers = {name: buffer.clone() for name, buffer in model.named_buffers()}
+    names: dict[nn.Parameter, list[str]] = {}
+    for name, parameter in model.named_parameters(remove_duplicate=False):
+        names.setdefault(parameter, []).append(name)
+    model.to_empty(device=device)
+    for name, buffer in model.named_buffers():
+        buffer.copy_(buffers[name])
+    for first, *others in names.values():
+        for other in others:
+            owner, _, last = other.rpartition(".")
+            model.get_submodule(owner)._parameters[last] = model.get_parameter(first)
 
 
 def _set_dropout(model: ModelConfig, config: Any) -> None:
@@ -115,39 +152,6 @@ def _set_dropout(model: ModelConfig, config: Any) -> None:
         setattr(config, field, model.dropout)
 
 
-def _pretrained(model: ModelConfig, config: Any, *, new_head: bool) -> PreTrainedModel:
-    # Bars and reports would appear once for each rank; what matters of them is checked here.
-    transformers_logging.disable_progress_bar()
-    transformers_logging.set_verbosity_error()
-    advice = "; model.training_type from_scratch takes the architecture alone" if new_head else ""
-    with _loading(f"no weights can be loaded from {model.name_or_path!r}", advice):
-        network, report = AutoModelForTokenClassification.from_pretrained(
-            model.name_or_path,
-            config=config,
-            revision=model.revision or "main",
-            dtype=torch.float32,
-            # A head for other labels is left behind and a new one drawn.
-            ignore_mismatched_sizes=True,
-            output_loading_info=True,
-        )
-    _check_loaded(model, network, report, new_head=new_head)
-    return network
-
-
-def _check_loaded(
-    model: ModelConfig, network: PreTrainedModel, report: dict[str, Any], *, new_head: bool
-) -> None:
-    """Refuse weights that transformers replaced by random ones, but for a head that may be new."""
-    drawn = {*report["missing_keys"], *(name for name, *_ in report["mismatched_keys"])}
-    body = f"{network.base_model_prefix}."
-    wanting = sorted(name for name in drawn if name.startswith(body) or not new_head)
-    if wanting:
-        raise ModelError(
-            f"{model.name_or_path!r}: {len(wanting)} weights are missing or of another shape than "
-            f"its config says, such as {wanting[0]}; config and weights do not belong together"
-        )
-
-
 def load_model_config(model: ModelConfig) -> Any:
     """The transformers config of the model.
 
@@ -155,9 +159,11 @@ def load_model_config(model: ModelConfig) -> Any:
         ModelError: there is none under that name.
     """
     _check_folder(model.name_or_path, "model.name_or_path")
-    with _loading(f"no model config can be loaded from {model.name_or_path!r}"):
+    with loading(f"no model config can be loaded from {model.name_or_path!r}"):
         return AutoConfig.from_pretrained(
-            model.name_or_path, revision=model.revision or "main", trust_remote_code=False
+            model.name_or_path,
+            revision=model.revision or "main",
+            trust_remote_code=model.trust_remote_code,
         )
 
 
@@ -228,14 +234,18 @@ def _check_folder(name: str, field: str) -> None:
 
 
 @contextmanager
-def _loading(failure: str, advice: str = "") -> Iterator[None]:
+def loading(failure: str, advice: str = "") -> Iterator[None]:
     """Say in one line what transformers could not load, whatever it raised: any file of any hand
     can be in that folder.
     """
     try:
         yield
+    except ModelError:
+        raise
     except Exception as error:
-        raise ModelError(f"{failure}: {_first_line(error)}{advice}") from None
+        if "trust_remote_code" in str(error):
+            advice = "; set model.trust_remote_code to true if you trust that code"
+        raise ModelError(one_line(failure, f"{_first_line(error)}{advice}")) from None
 
 
 def _first_line(error: BaseException) -> str:

@@ -53,7 +53,7 @@ class LearningRate:
     ) -> None:
         self._training = training
         # The last step is never part of warm-up: a linear schedule would end in it, at zero.
-        self._warmup_steps = min(round(training.warmup_ratio * total_steps), total_steps - 1)
+        self.warmup_steps = min(round(training.warmup_ratio * total_steps), total_steps - 1)
         self._stand_in = torch.optim.SGD([torch.zeros(1)], lr=training.learning_rate)
         self._plateau: torch.optim.lr_scheduler.ReduceLROnPlateau | None = None
         if training.schedule == "reduce_on_plateau":
@@ -65,16 +65,16 @@ class LearningRate:
             )
         else:
             name = {"constant": "constant_with_warmup"}.get(training.schedule, training.schedule)
-            schedule = get_scheduler(name, self._stand_in, self._warmup_steps, total_steps)
+            schedule = get_scheduler(name, self._stand_in, self.warmup_steps, total_steps)
             self._factor = schedule.lr_lambdas[0]
 
     def at(self, step: int) -> float:
         """The learning rate of optimizer step ``step``, counted from 0."""
         # Warm-up counts from 1: a first step at rate zero would be a step thrown away.
-        rising = step < self._warmup_steps
+        rising = step < self.warmup_steps
         if self._plateau is None:
             return float(self._training.learning_rate * self._factor(step + 1 if rising else step))
-        share = (step + 1) / self._warmup_steps if rising else 1.0
+        share = (step + 1) / self.warmup_steps if rising else 1.0
         return float(self._stand_in.param_groups[0]["lr"] * share)
 
     def scored(self, metric: float) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,6 +13,8 @@ from typing import Any
 import yaml
 from filelock import FileLock, Timeout
 from pydantic import ValidationError
+from transformers import PreTrainedModel, PreTrainedTokenizerFast
+from transformers.dynamic_module_utils import custom_object_save
 
 from bigner.config.schema import RunConfig
 from bigner.errors import CheckpointError, ConfigError, LaunchError, Problem
@@ -20,15 +23,19 @@ from bigner.log import inform
 # What may change between two legs of one run without making it another run.
 _FREE_FIELDS = {
     "run_dir",
+    "collective_timeout",
     "precision",
     "strategy",
     "checkpoint",
     "tracking",
     "data.cache_dir",
     "evaluation.batch_size",
+    "evaluation.on_collapse",
     "training.gradient_checkpointing",
     "training.log_every",
+    "training.max_skipped_steps",
     "training.micro_batch_size",
+    "training.stop_after",
 }
 
 
@@ -52,6 +59,11 @@ class RunDir:
     def model(self) -> Path:
         """The best weights so far, as a plain transformers folder."""
         return self.path / "model"
+
+    @property
+    def plain(self) -> Path:
+        """Model config and tokenizer: with weights beside them a transformers folder."""
+        return self.path / "plain"
 
     @property
     def checkpoints(self) -> Path:
@@ -100,6 +112,28 @@ class RunDir:
         except (OSError, NotImplementedError) as error:
             reason = getattr(error, "strerror", None) or error
             raise _refused(self.path, f"cannot be used: {reason}") from None
+
+    def make_ready(self, model: PreTrainedModel, tokenizer: PreTrainedTokenizerFast) -> None:
+        """Write what every export has beside its weights, and clear away an attempt's leftovers.
+
+        Raises:
+            ConfigError: the folder cannot be written to.
+        """
+        try:
+            self.checkpoints.mkdir(exist_ok=True)
+            working = self.path / ".plain.tmp"
+            for leftover in (working, *self.checkpoints.glob(".step-*.tmp")):
+                shutil.rmtree(leftover, ignore_errors=True)
+            if not self.plain.is_dir():
+                if model._auto_class is not None:
+                    # The code that is not transformers' own goes with the model.
+                    working.mkdir()
+                    custom_object_save(model, working, config=model.config)
+                model.config.save_pretrained(working)
+                tokenizer.save_pretrained(working)
+                working.rename(self.plain)
+        except OSError as error:
+            raise _refused(self.path, f"cannot be used: {error.strerror or error}") from None
 
     def read_summary(self) -> dict[str, Any]:
         """What the finished run's summary holds.

@@ -2,28 +2,39 @@
 
 from __future__ import annotations
 
+import math
 import time
-from contextlib import suppress
+from collections import deque
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from importlib import metadata
 from pathlib import Path
-from typing import Any
+from signal import Signals
+from typing import Any, NoReturn
 
-from transformers import PreTrainedModel, PreTrainedTokenizerFast
+import torch
+from transformers import PreTrainedModel
 
-from bigner import __version__, checkpoint
+from bigner import __version__
+from bigner.checkpoint import folders
+from bigner.checkpoint.load import damage, load
+from bigner.checkpoint.manifest import Manifest, config_of, read_manifest
+from bigner.checkpoint.save import FAILED, IDLE, Saver
+from bigner.config.deepspeed import MIN_LOSS_SCALE
 from bigner.config.schema import RunConfig
 from bigner.data.prepare import Prepared
 from bigner.distributed import World
-from bigner.errors import RunError
+from bigner.errors import CheckpointError, RunError, Stopped
 from bigner.evaluation.evaluator import ShardedEvaluator, as_json, timed_run
 from bigner.export import export_model, load_weights
-from bigner.log import MetricsLog, inform, show_scores, warn
+from bigner.log import MetricsLog, inform, plain, show_scores, warn
 from bigner.optim import LearningRate
 from bigner.run_dir import RunDir, differences, write_json
+from bigner.stop import StopSignals
 from bigner.strategies import StepOutcome, Strategy
 
-MAX_SKIPPED_IN_A_ROW = 10
+_LOSSES_TOLD = 5
 
 
 @dataclass
@@ -35,8 +46,8 @@ class TrainingRun:
     run_dir: RunDir
     prepared: Prepared
     model: PreTrainedModel
-    tokenizer: PreTrainedTokenizerFast
     strategy: Strategy
+    steps_per_epoch: int
     total_steps: int
     step: int = 0
     skipped_steps: int = 0
@@ -49,6 +60,15 @@ class TrainingRun:
         self.schedule = LearningRate(
             self.config.training, self.total_steps, lower_is_better=self._lower_is_better
         )
+        self._saver = Saver(
+            self.run_dir.checkpoints,
+            self.strategy,
+            self.world,
+            background=self.config.checkpoint.background,
+        )
+        self._saved_step = 0
+        self._losses: deque[torch.Tensor] = deque(maxlen=_LOSSES_TOLD)
+        self._last_step = StepOutcome(grad_norm=0.0, skipped=False, loss_scale=1.0)
 
     @property
     def _lower_is_better(self) -> bool:
@@ -58,39 +78,103 @@ class TrainingRun:
         name = self.config.evaluation.metric
         return float(scores["strict"]["f1"] if name == "strict_f1" else scores[name])
 
-    def note_skipped(self, outcome: StepOutcome) -> None:
-        """Count skipped steps; under fp16 the loss scale halves with each and has its own end.
+    @property
+    def is_over(self) -> bool:
+        """Whether the last step is done."""
+        return self.step == self.total_steps
 
-        Raises:
-            RunError: without a loss scale to lower, steps go on being skipped.
-        """
+    # ------------------------------------------------------------ numbers
+
+    def note_step(self, loss_share: torch.Tensor, outcome: StepOutcome) -> None:
+        """Count a step that was made."""
+        self.step += 1
+        self._last_step = outcome
         self.skipped_steps += outcome.skipped
         self.skipped_in_a_row = self.skipped_in_a_row + 1 if outcome.skipped else 0
-        if self.config.precision != "fp16" and self.skipped_in_a_row >= MAX_SKIPPED_IN_A_ROW:
-            raise RunError(
-                f"step {self.step}: the gradient was not finite {self.skipped_in_a_row} times in a "
-                f"row, so the model diverged; lower training.learning_rate or raise "
-                f"training.warmup_ratio"
+        if not outcome.skipped:
+            self._losses.append(loss_share)
+
+    def _check_numbers(self) -> None:
+        """Stop, saved, where steps go on being skipped and there is nothing left to lower."""
+        outcome = self._last_step
+        if not outcome.skipped:
+            return
+        if self.config.precision == "fp16":
+            if outcome.loss_scale <= MIN_LOSS_SCALE:
+                self._give_up(
+                    f"gradients overflow fp16 at loss scale {outcome.loss_scale:g}, the smallest "
+                    f"there is",
+                    "lower training.learning_rate, raise training.warmup_ratio, or set precision "
+                    "to bf16 or fp32",
+                )
+        elif self.skipped_in_a_row >= self.config.training.max_skipped_steps:
+            self._give_up(
+                f"the gradient was not finite {self.skipped_in_a_row} times in a row",
+                "lower training.learning_rate or raise training.warmup_ratio",
             )
+
+    def _give_up(self, what: str, advice: str) -> NoReturn:
+        """Save, and end the run with what a user needs to mend it."""
+        losses = ", ".join(f"{float(self.world.sum(loss)):.4g}" for loss in self._losses)
+        self.save_now()
+        raise RunError(
+            f"step {self.step}: {what}, so the model diverged; last losses before steps were "
+            f"skipped: {losses or 'none'}; {advice}, in another "
+            f"run_dir, and go on from a checkpoint before it with "
+            f"checkpoint.resume={self.run_dir.checkpoints}/step-..., or start over"
+        )
+
+    # ------------------------------------------------------------ evaluation
 
     def best(self) -> dict[str, Any] | None:
         """The entry of the history with the best score; of equals the one of the least loss."""
         sign = -1 if self._lower_is_better else 1
         return max(
             self.history,
-            key=lambda scores: (sign * self._metric(scores), -scores["loss"]),
+            key=lambda scores: (
+                _or_worst(sign * self._metric(scores)),
+                _or_worst(-float(scores["loss"])),
+            ),
             default=None,
         )
 
+    def evaluation_due(self) -> bool:
+        """Whether this step's evaluation is still to be made."""
+        every = self.config.evaluation.every
+        interval = self.steps_per_epoch if every == "epoch" else every
+        done = self.history[-1]["step"] if self.history else 0
+        due = self.step % interval == 0 or self.is_over
+        return "validation" in self.prepared.splits and due and self.step > done
+
     def evaluate(self, log: MetricsLog) -> None:
-        """Score validation; export the weights if they are the best so far."""
-        scores = self._score("validation", log)
+        """Score validation; export the weights if they are the best so far.
+
+        Raises:
+            RunError: the model collapsed, and the config says to stop then.
+        """
+        scores, only_tag = self._score("validation", log)
         self.history.append({"step": self.step, **scores})
         self.schedule.scored(self._metric(scores))
         if self.best() is self.history[-1]:
             self._export()
+        if only_tag is not None and self.step >= self.schedule.warmup_steps:
+            self._collapsed(only_tag)
 
-    def _score(self, split: Any, log: MetricsLog) -> dict[str, Any]:
+    def _collapsed(self, tag: str) -> None:
+        what = (
+            f"step {self.step}: every word of validation is tagged {tag}, so the model collapsed; "
+            f"large encoders want a training.learning_rate of 1e-5, a training.warmup_ratio of "
+            f"0.1, and a training.global_batch_size of 16 or more"
+        )
+        if self.config.evaluation.on_collapse == "stop":
+            self.save_now()
+            folder = folders.folder_of(self.run_dir.checkpoints, self.step)
+            raise RunError(f"{what}; stopped, saved in {folder}")
+        if self.world.is_main:
+            warn(what)
+
+    def _score(self, split: Any, log: MetricsLog) -> tuple[dict[str, Any], str | None]:
+        """The scores, and the tag of all words if there is but one while gold has entities."""
         evaluator = ShardedEvaluator(
             self.prepared,
             self.prepared.splits[split],
@@ -98,76 +182,180 @@ class TrainingRun:
             self.world,
             batch_size=self.config.evaluation.batch_size,
         )
-        timed, _ = timed_run(evaluator, self.strategy)
+        timed, predictions = timed_run(evaluator, self.strategy)
         scores = as_json(timed)
         log.evaluated(self.step, split, scores)
         if self.world.is_main:
             show_scores(f"{split}, step {self.step}", scores)
-        return scores
+        return scores, evaluator.only_tag(predictions)
 
     def _export(self) -> None:
-        export_model(self.run_dir.model, self.strategy, self.world, self.model, self.tokenizer)
+        export_model(self.run_dir.model, self.run_dir.plain, self.strategy, self.world, self.model)
+
+    # ------------------------------------------------------------ saving
+
+    def save_due(self) -> bool:
+        """Whether the config wants a checkpoint of this step."""
+        every = self.config.checkpoint.every_steps
+        return every is not None and (self.step % every == 0 or self.is_over)
 
     def save(self) -> None:
-        """Write a checkpoint of this step and drop those too old to keep."""
-        folder = checkpoint.folder_of(self.run_dir.checkpoints, self.step)
+        """Begin a checkpoint of this step, and wait for the one before."""
+        self.finish_saving()
+        if self.step == self._saved_step:
+            return
+        links = {folders.PLAIN: self.run_dir.plain}
+        best = self.best()
+        if best is not None:
+            links[folders.BEST] = self.run_dir.model
         state = {
-            "step": self.step,
+            "epoch": round(self.step / self.steps_per_epoch, 4),
             "skipped_steps": self.skipped_steps,
-            "history": self.history,
+            "skipped_in_a_row": self.skipped_in_a_row,
+            "history": list(self.history),
+            "best": best and {"step": best["step"], "value": self._metric(best)},
             "labels": self.prepared.labels.tags,
             "config": self.config.model_dump(mode="json"),
             "world_size": self.world.size,
             "versions": versions(),
         }
-        best_model = self.run_dir.model if self.history else None
-        checkpoint.save(folder, self.strategy, self.world, state, best_model)
-        if self.world.is_main:
-            checkpoint.keep_last(self.run_dir.checkpoints, self.config.checkpoint.keep_last)
+        self._saver.begin(self.step, state, links)
+        self._saved_step = self.step
+        if not self.config.checkpoint.background:
+            self.finish_saving()
 
-    def resume(self) -> None:
-        """Go on from the checkpoint that ``checkpoint.resume`` means, if it means one."""
-        found: list[Path | None] = [None]
-        self.world.main_first(lambda: found.append(self._find_checkpoint()))
-        folder = self.world.share_object(found[-1])
-        if folder is None:
+    def save_now(self) -> None:
+        """Write a checkpoint of this step and wait until it is whole."""
+        self.save()
+        self.finish_saving()
+
+    def finish_saving(self) -> None:
+        """Make the checkpoint that was begun whole, if there is one."""
+        if not self._saver.unfinished:
             return
-        manifest = checkpoint.load(folder, self.strategy, self.world)
-        self.step = manifest["step"]
-        self.skipped_steps = manifest["skipped_steps"]
-        for scores in manifest["history"]:
+        saved = self._saver.commit()
+        if self.world.is_main:
+            self._keep_last()
+            inform(
+                f"checkpoint of step {saved.step}: {saved.num_bytes / 1e6:,.1f} MB in "
+                f"{saved.seconds:.2f} s ({saved.num_bytes / 1e6 / saved.seconds:,.0f} MB/s), "
+                f"training paused for {saved.pause:.3f} s"
+            )
+
+    def _keep_last(self) -> None:
+        try:
+            folders.keep_last(self.run_dir.checkpoints, self.config.checkpoint.keep_last)
+        except OSError as error:
+            # Too many are no reason to end a run.
+            warn(f"an old checkpoint cannot be deleted: {error}")
+
+    def heed(self, signal_received: int) -> None:
+        """What a run may have to stop for between two steps: a write, its numbers, a signal.
+
+        Raises:
+            CheckpointError: the checkpoint that was being written could not be.
+            RunError: steps go on being skipped; after saving.
+            Stopped: after saving.
+        """
+        number, writer = self.world.agree_on_max(signal_received, self._saver.status)
+        if writer in (IDLE, FAILED):
+            self.finish_saving()
+        self._check_numbers()
+        if number:
+            self._stop(Signals(number).name, 128 + number)
+        self._heed_stop_after()
+
+    def _heed_stop_after(self) -> None:
+        last = self.config.training.stop_after
+        if last is not None and last <= self.step < self.total_steps:
+            self._stop("training.stop_after", 0)
+
+    def _stop(self, by: str, exit_code: int) -> NoReturn:
+        self.save_now()
+        folder = folders.folder_of(self.run_dir.checkpoints, self.step)
+        raise Stopped(f"stopped by {by} after step {self.step}, saved in {folder}", exit_code)
+
+    @contextmanager
+    def naming_lost_ranks(self) -> Iterator[None]:
+        """Turn a collective's failure into an error that names the step and the rank."""
+        try:
+            yield
+        except RuntimeError as error:
+            # The launcher ends the ranks that are left, and what happened is to be told first.
+            with StopSignals(tell=False):
+                lost = self.world.lost_rank(error, self.step)
+            if lost is None:
+                raise
+            raise lost from None
+
+    # ------------------------------------------------------------ resuming
+
+    def resume(self) -> bool:
+        """Go on from the checkpoint that ``checkpoint.resume`` means, if it means one.
+
+        Raises:
+            ConfigError: it is not one this run can go on from.
+            CheckpointError: it is damaged, and so is every other that could take its place.
+            Stopped: it is where the run is to stop.
+        """
+        folder = self._sound_checkpoint()
+        if folder is None:
+            return False
+        manifest = read_manifest(folder)
+        self.world.main_first(lambda: self._tell_resume(folder, manifest))
+        load(folder, manifest, self.strategy)
+        self.step = self._saved_step = manifest.step
+        self.skipped_steps = manifest.skipped_steps
+        self.skipped_in_a_row = manifest.skipped_in_a_row
+        for scores in manifest.history:
             self.history.append(scores)
             self.schedule.scored(self._metric(scores))
-        self.world.main_first(lambda: checkpoint.restore_best(folder, self.run_dir.model))
-        if self.world.is_main:
-            inform(f"going on from step {self.step} ({folder})")
+        self.world.main_first(lambda: folders.restore_best(folder, self.run_dir.model))
+        self._heed_stop_after()
+        return True
 
-    def _find_checkpoint(self) -> Path | None:
-        """The checkpoint to go on from, made sure of and told about; for rank 0."""
-        folder = checkpoint.find(self.config.checkpoint.resume, self.run_dir.checkpoints)
-        if folder is None:
-            return None
-        manifest = checkpoint.read_manifest(folder)
-        checkpoint.check_fits(folder, manifest, self.prepared.labels.tags, self.total_steps)
-        for name, before, now in differences(checkpoint.config_of(folder, manifest), self.config):
+    def _sound_checkpoint(self) -> Path | None:
+        """The checkpoint to go on from: under ``auto`` the newest that is not damaged."""
+        resume, checkpoints = self.config.checkpoint.resume, self.run_dir.checkpoints
+        found: list[Path] = []
+        self.world.main_first(lambda: found.extend(folders.candidates(resume, checkpoints)))
+        problems: list[tuple[Path, str]] = []
+        for folder in self.world.share_object(found):
+            if not (problem := damage(folder, self.world)):
+                self.world.main_first(lambda: self._set_damaged_aside(problems))
+                return Path(folder)
+            problems.append((folder, problem))
+        if problems:
+            advice = "checkpoint.resume=none starts over" if resume == "auto" else "name another"
+            raise CheckpointError(f"{problems[0][1]}; no sound checkpoint is left: {advice}")
+        return None
+
+    def _set_damaged_aside(self, problems: list[tuple[Path, str]]) -> None:
+        for folder, problem in problems:
+            warn(f"{problem}; going back to the checkpoint before")
+            inform(f"the damaged checkpoint is now {folders.set_aside(folder, 'damaged')}")
+
+    def _tell_resume(self, folder: Path, manifest: Manifest) -> None:
+        """Make sure that the run can go on from a checkpoint, and tell of it; for rank 0."""
+        checkpoints = self.run_dir.checkpoints
+        folders.check_fits(folder, manifest, self.prepared.labels.tags, self.total_steps)
+        for name, before, now in differences(config_of(folder, manifest), self.config):
             warn(f"{name} was {before!r} when {folder} was written and is {now!r} now")
-        for aside in checkpoint.set_newer_aside(self.run_dir.checkpoints, manifest["step"]):
+        for aside in folders.set_newer_aside(checkpoints, manifest.step):
             inform(f"goes beyond the step that is gone back to: now {aside}")
-        return folder
+        inform(f"going on from step {manifest.step} ({folder})")
+
+    # ------------------------------------------------------------ the end
 
     def finish(self, log: MetricsLog) -> dict[str, Any]:
         """Score test with the best weights, leave them exported, and write the summary."""
+        self.finish_saving()
         best = self.best()
         if best is None:
             self._export()
-        elif self.world.is_main and best["f1"] == 0 and best["strict"]["support"]:
-            warn(
-                "no entity of validation was ever found: the model may have collapsed to O; large "
-                "encoders want a learning rate of 1e-5, warm-up, and a global batch of 16 or more"
-            )
-        if best is not None and best is not self.history[-1]:
+        elif best is not self.history[-1]:
             load_weights(self.run_dir.model, self.strategy)
-        test = self._score("test", log) if "test" in self.prepared.splits else None
+        test = self._score("test", log)[0] if "test" in self.prepared.splits else None
         summary: dict[str, Any] = {
             "steps": self.step,
             "skipped_steps": self.skipped_steps,
@@ -184,10 +372,21 @@ class TrainingRun:
         }
         # Ranks differ in what they took; rank 0's times are the run's.
         summary = self.world.share_object(summary)
-        self.world.main_first(lambda: write_json(self.run_dir.summary, summary))
+        self.world.main_first(lambda: self._write_summary(summary))
         if self.world.is_main:
             inform(f"done: model in {self.run_dir.model}, scores in {self.run_dir.summary}")
         return summary
+
+    def _write_summary(self, summary: dict[str, Any]) -> None:
+        try:
+            write_json(self.run_dir.summary, plain(summary))
+        except OSError as error:
+            raise RunError(f"{self.run_dir.summary} cannot be written: {error}") from None
+
+
+def _or_worst(value: float) -> float:
+    """What compares with every number, as nan does not."""
+    return -math.inf if math.isnan(value) else value
 
 
 def versions() -> dict[str, str]:

@@ -16,6 +16,7 @@ from bigner.modeling import build_model, check_fits, load_tokenizer, tags_of
 from bigner.run_dir import write_text
 from bigner.strategies import open_strategy
 from bigner.strategies.precision import slow_precision_warning
+from bigner.weights import InitialWeights
 
 
 def evaluate(
@@ -46,18 +47,29 @@ def evaluate(
     """
     if config.data.source(split) is None:
         raise UserError(f"the run config names no data.{split} to score")
-    from_folder = ModelConfig(name_or_path=str(model_dir))
+    from_folder = ModelConfig(
+        name_or_path=str(model_dir), trust_remote_code=config.model.trust_remote_code
+    )
     tags = tags_of(model_dir)
     labels = LabelSet.from_id2label(dict(enumerate(tags)))
     tokenizer = load_tokenizer(from_folder)
     prepared = prepare(config.data, tokenizer, [split])
     data = prepared.splits[split]
-    model = build_model(from_folder, labels.tags, config.seed, new_head=False)
+    model = build_model(from_folder, labels.tags)
     check_fits(model, tokenizer, config.data.max_length)
+    weights = InitialWeights(
+        from_folder,
+        model,
+        seed=config.seed,
+        cache_root=config.data.cache_root(),
+        new_head=False,
+    )
     if world.is_main:
         _tell_warnings(config, world, prepared.warnings, labels, prepared.labels)
 
     strategy = open_strategy(config, world, model, training=False)
+    weights.fill(strategy.shards())
+    strategy.publish()
     evaluator = ShardedEvaluator(
         prepared, data, labels, world, batch_size=config.evaluation.batch_size
     )

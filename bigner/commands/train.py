@@ -20,9 +20,11 @@ from bigner.log import MetricsLog, inform, show_scores, warn
 from bigner.modeling import build_model, check_fits, load_tokenizer
 from bigner.optim import token_losses
 from bigner.run_dir import RunDir
+from bigner.stop import StopSignals
 from bigner.strategies import StepOutcome, open_strategy
 from bigner.strategies.precision import slow_precision_warning
 from bigner.training_run import TrainingRun
+from bigner.weights import InitialWeights
 
 
 def train(config: RunConfig, world: World) -> dict[str, Any]:
@@ -47,50 +49,67 @@ def train(config: RunConfig, world: World) -> dict[str, Any]:
 
     tokenizer = load_tokenizer(config.model)
     prepared = prepare(config.data, tokenizer, config.data.splits())
-    model = build_model(config.model, prepared.labels.tags, config.seed)
+    model = build_model(config.model, prepared.labels.tags)
     check_fits(model, tokenizer, config.data.max_length)
+    world.main_first(lambda: run_dir.make_ready(model, tokenizer))
     plan = _training_plan(config, prepared)
     total_steps = config.training.max_steps or plan.steps_per_epoch * config.training.num_epochs()
     if world.is_main:
         _tell_plan(config, world, prepared, model, accumulation, total_steps)
 
+    weights = InitialWeights(
+        config.model, model, seed=config.seed, cache_root=config.data.cache_root()
+    )
     strategy = open_strategy(config, world, model)
-    run = TrainingRun(config, world, run_dir, prepared, model, tokenizer, strategy, total_steps)
-    run.resume()
-    collate = Collator(prepared, prepared.splits["train"], world.device)
-    every = config.evaluation.every
-    evaluate_every = plan.steps_per_epoch if every == "epoch" else every
-    log_every, save_every = config.training.log_every, config.checkpoint.every_steps
-    speed = _Speed()
+    run = TrainingRun(
+        config, world, run_dir, prepared, model, strategy, plan.steps_per_epoch, total_steps
+    )
+    if not run.resume():
+        weights.fill(strategy.shards())
+        strategy.publish()
+        if world.is_main:
+            inform(weights.report)
+    with StopSignals() as signals, run.naming_lost_ranks():
+        summary = _train_steps(run, plan, signals)
+    strategy.close()
+    return summary
 
+
+def _train_steps(run: TrainingRun, plan: TrainingPlan, signals: StopSignals) -> dict[str, Any]:
+    """The steps that are left, with all that is due between them, and the end of the run."""
+    world, log_every = run.world, run.config.training.log_every
+    collate = Collator(run.prepared, run.prepared.splits["train"], world.device)
+    speed = _Speed()
     with MetricsLog(
-        run_dir.path,
+        run.run_dir.path,
         enabled=world.is_main,
         first_step=run.step,
-        total_steps=total_steps,
-        trackers=config.tracking,
+        total_steps=run.total_steps,
+        trackers=run.config.tracking,
     ) as log:
-        for step, batch in plan.steps(run.step, total_steps):
+        if run.evaluation_due():
+            # The run was stopped after a step and before its evaluation.
+            run.evaluate(log)
+        for step, batch in plan.steps(run.step, run.total_steps):
             learning_rate = run.schedule.at(step)
             loss_share, outcome = _train_step(run, collate, step, batch, learning_rate)
-            run.step = step + 1
-            run.note_skipped(outcome)
+            run.note_step(loss_share, outcome)
             speed.add(batch.num_tokens)
-            last = run.step == total_steps
             metrics = None
-            if run.step % log_every == 0 or last:
+            if run.step % log_every == 0 or run.is_over:
                 loss = float(world.sum(loss_share))
                 metrics = _metrics(loss, outcome, learning_rate, speed.tokens_per_second())
             log.step_done(run.step, metrics)
-            if "validation" in prepared.splits and (run.step % evaluate_every == 0 or last):
+            run.heed(signals.received)
+            if run.evaluation_due():
                 run.evaluate(log)
                 speed = _Speed()
-            if save_every and (run.step % save_every == 0 or last):
+            if run.save_due():
                 run.save()
                 speed = _Speed()
-        summary = run.finish(log)
-    strategy.close()
-    return summary
+        # A signal that came while the last evaluation was made.
+        run.heed(signals.received)
+        return run.finish(log)
 
 
 def _accumulation(config: RunConfig, world: World) -> int:

@@ -12,11 +12,13 @@ import json
 import re
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
 from bigner.config.schema import RunConfig, ZeroStrategy
-from bigner.errors import ConfigError, Problem
+from bigner.config.text_file import read_text
+from bigner.errors import MOST_PROBLEMS, ConfigError, Problem
 
 KeyPath = tuple[str, ...]
 
@@ -28,6 +30,8 @@ in one strategy and not in another.
 """
 LOSS_SCALE_WINDOW = 1000
 """Steps without overflow after which the loss scale doubles, under every strategy."""
+MIN_LOSS_SCALE = 1
+"""An overflow at this loss scale ends a run."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -156,21 +160,17 @@ def check_tuning_file(path: Path, stage: int = 3) -> list[Problem]:
         stage: the stage it is to tune; 1 and 2 have nothing for the keys of stage 3.
     """
     try:
-        text = path.read_text(encoding="utf-8-sig")
-    except UnicodeDecodeError as error:
-        message = f"not UTF-8 text (byte {error.start}); save the file as UTF-8"
-        return [Problem(str(path), "", message)]
-    except OSError as error:
-        return [Problem(str(path), "", f"cannot be read: {error.strerror}")]
-    try:
+        text = read_text(path, "ds_configs file")
         tuning = json.loads(text, parse_constant=_no_constant)
+        lines = _lines_of_keys(text)
+    except ConfigError as error:
+        return list(error.problems)
     except json.JSONDecodeError as error:
         return [Problem(f"{path}:{error.lineno}", "", f"not valid JSON: {error.msg}")]
     except (ValueError, RecursionError) as error:
         return [Problem(str(path), "", f"not valid JSON: {error}")]
     if not isinstance(tuning, dict):
         return [Problem(f"{path}:1", "", "must be a JSON object with zero_optimization in it")]
-    lines = _lines_of_keys(text)
     repeated = [
         Problem(
             f"{path}:{numbers[-1]}",
@@ -182,7 +182,7 @@ def check_tuning_file(path: Path, stage: int = 3) -> list[Problem]:
     ]
     wrong = [
         Problem(f"{path}:{lines[place][-1]}", ".".join(place), message)
-        for place, message in _wrong_keys(tuning, ())
+        for place, message in islice(_wrong_keys(tuning, ()), MOST_PROBLEMS + 1)
     ]
     useless = [
         Problem(
@@ -196,7 +196,10 @@ def check_tuning_file(path: Path, stage: int = 3) -> list[Problem]:
         and len(place) == 2
         and (place[1].startswith("stage3_") or place[1] == "offload_param")
     ]
-    return repeated + wrong + useless
+    problems = repeated + wrong + useless
+    if len(problems) <= MOST_PROBLEMS:
+        return problems
+    return [*problems[:MOST_PROBLEMS], Problem(str(path), "", "and more; correct these first")]
 
 
 def _wrong_keys(values: dict[str, Any], place: KeyPath) -> Iterator[tuple[KeyPath, str]]:
@@ -231,30 +234,37 @@ def _no_constant(name: str) -> Any:
     raise ValueError(f"{name} is no number")
 
 
-_TOKEN = re.compile(r'"(?:[^"\\]|\\.)*"|[\[\]{},:\n]')
+_TOKEN = re.compile(r'"[^"\\]*(?:\\.[^"\\]*)*"|[\[\]{},:\n]')
+_MAX_DEPTH = 32
 
 
 def _lines_of_keys(text: str) -> dict[KeyPath, list[int]]:
-    """Lines, counted from 1, that each key of a valid JSON text stands on; several if repeated."""
+    """Lines, counted from 1, that each key of a valid JSON text stands on; several if repeated.
+
+    Raises:
+        RecursionError: the text is nested deeper than its values could be shown in a message.
+    """
     lines: dict[KeyPath, list[int]] = {}
     line, last, last_line = 1, "", 1
     # Names of the open objects and lists. One inside a list has no key: it is called by a number
     # that none before it had, so that equal keys of two of them are no repetition.
     inside: list[str] = []
-    key = ""
+    key: str | None = None
     for token in _TOKEN.findall(text):
         if token == "\n":
             line += 1
         elif token in "{[":
-            inside.append(key or f"[{len(lines)}]")
-            key = ""
+            inside.append(f"[{len(lines)}]" if key is None else key)
+            key = None
+            if len(inside) > _MAX_DEPTH:
+                raise RecursionError(f"more than {_MAX_DEPTH} levels deep")
         elif token in "}]":
             inside.pop()
         elif token == ":":
             key = json.loads(last)
             lines.setdefault((*inside[1:], key), []).append(last_line)
         elif token == ",":
-            key = ""
+            key = None
         else:
             last, last_line = token, line
     return lines
@@ -297,7 +307,7 @@ def render(
             "loss_scale_window": LOSS_SCALE_WINDOW,
             # One overflow halves the scale, as torch's GradScaler does.
             "hysteresis": 1,
-            "min_loss_scale": 1,
+            "min_loss_scale": MIN_LOSS_SCALE,
         },
         "bf16": {"enabled": config.precision == "bf16"},
         # Gradients are added up in fp32 over ranks and over micro-batches, as under FSDP.

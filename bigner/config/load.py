@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import reprlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,8 +16,9 @@ from bigner.config import schema
 from bigner.config.checks import is_file
 from bigner.config.deepspeed import check_tuning_file
 from bigner.config.schema import RunConfig, Section
-from bigner.config.yaml_file import Document, FieldPath, parse_yaml
-from bigner.errors import ConfigError, Problem
+from bigner.config.text_file import read_text
+from bigner.config.yaml_file import MAX_DEPTH, Document, FieldPath, parse_yaml
+from bigner.errors import MOST_PROBLEMS, ConfigError, Problem
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,7 +60,7 @@ def load_with_source(path: str | Path, overrides: Sequence[str] = ()) -> tuple[R
     Raises:
         ConfigError: as for ``load_config``.
     """
-    document = parse_yaml(_read_text(Path(path)), str(path))
+    document = parse_yaml(read_text(Path(path), "run file"), str(path))
     if not isinstance(document.value, dict):
         hint = (
             "a run file is a mapping of sections (run_dir, model, data, ...); `bigner init DIR` "
@@ -78,19 +80,6 @@ def load_with_source(path: str | Path, overrides: Sequence[str] = ()) -> tuple[R
     return config, source
 
 
-def _read_text(path: Path) -> str:
-    try:
-        return path.read_bytes().decode("utf-8-sig")
-    except FileNotFoundError:
-        raise ConfigError([Problem(str(path), "", "there is no such run file")]) from None
-    except UnicodeDecodeError as error:
-        message = f"not UTF-8 text (byte {error.start}); save the file as UTF-8"
-        raise ConfigError([Problem(str(path), "", message)]) from None
-    except OSError as error:
-        message = f"cannot be read: {error.strerror}"
-        raise ConfigError([Problem(str(path), "", message)]) from None
-
-
 def _apply_overrides(
     values: dict[str, Any], overrides: Sequence[str]
 ) -> tuple[dict[FieldPath, str], list[Problem]]:
@@ -98,10 +87,11 @@ def _apply_overrides(
     applied: dict[FieldPath, str] = {}
     problems: list[Problem] = []
     for override in overrides:
-        where = f"override {override!r}"
+        # A problem for each of its values would repeat it.
+        where = f"override {_cut(repr(override), 200)}"
         key, equals, text = override.partition("=")
         path = tuple(key.split("."))
-        if not equals or not all(path):
+        if not equals or not all(path) or len(path) > MAX_DEPTH:
             message = "an override is written field=value, such as training.learning_rate=1e-5"
             problems.append(Problem(where, "", message))
             continue
@@ -145,7 +135,8 @@ def _check_deepspeed_file(source: Source) -> list[Problem]:
 def _explain(error: ValidationError, source: Source) -> list[Problem]:
     values = source.document.value
     rules: dict[FieldPath, list[str]] = {}
-    for detail in error.errors(include_url=False):
+    details = error.errors(include_url=False)
+    for detail in details[:MOST_PROBLEMS]:
         path = _field_path(detail)
         rules.setdefault(path, []).append(_rule(detail, path, values))
     problems = []
@@ -155,6 +146,8 @@ def _explain(error: ValidationError, source: Source) -> list[Problem]:
         if message.startswith("must"):
             message += f"; got {_show(_value_at(values, path))}"
         problems.append(Problem(source.place(path), ".".join(map(str, path)), message))
+    if len(details) > MOST_PROBLEMS:
+        problems.append(Problem(source.document.name, "", "and more; correct these first"))
     return problems
 
 
@@ -281,5 +274,15 @@ def _value_at(values: Any, path: FieldPath) -> Any:
 
 
 def _show(value: Any) -> str:
-    text = f"the text {value!r}" if isinstance(value, str) else repr(value)
-    return text if len(text) <= 80 else f"{text[:77]}..."
+    # Neither looks at the whole of a value that aliases have made large.
+    text = f"the text {value[:80]!r}" if isinstance(value, str) else _SHORT.repr(value)
+    return _cut(text, 80)
+
+
+def _cut(text: str, length: int) -> str:
+    return text if len(text) <= length else f"{text[: length - 3]}..."
+
+
+_SHORT = reprlib.Repr()
+_SHORT.maxlist = _SHORT.maxdict = 20
+_SHORT.maxstring = _SHORT.maxlong = 80

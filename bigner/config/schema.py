@@ -7,6 +7,7 @@ here changes what a user wrote: validators accept or refuse, and derived numbers
 from __future__ import annotations
 
 import os
+from fractions import Fraction
 from pathlib import Path
 from typing import Annotated, ClassVar, Literal
 
@@ -63,6 +64,9 @@ class ModelConfig(Section):
 
     revision: str | None = None
     """Branch, tag or commit of the model on the Hub."""
+
+    trust_remote_code: bool = False
+    """Run the Python code that lies with the model, where transformers does not know its kind."""
 
     training_type: Literal["fine_tuning", "transfer_learning", "from_scratch"] = "fine_tuning"
     """`fine_tuning` moves every weight, `transfer_learning` only the head, `from_scratch` takes
@@ -138,6 +142,11 @@ class DataConfig(Section):
 
     cache_dir: FilePath | None = None
     """Where prepared data is kept; `~/.cache/bigner` if absent, or $BIGNER_CACHE."""
+
+    def cache_root(self) -> Path:
+        """`cache_dir`, or its default."""
+        default = os.environ.get("BIGNER_CACHE") or Path.home() / ".cache" / "bigner"
+        return self.cache_dir or Path(default)
 
     def source(self, split: Split) -> str | None:
         """What the config names as the data of ``split``, if anything."""
@@ -255,6 +264,14 @@ class TrainingConfig(Section):
     log_every: int = Field(default=10, ge=1)
     """Optimizer steps between two lines of metrics.jsonl."""
 
+    max_skipped_steps: int = Field(default=10, ge=1)
+    """Under bf16 and fp32: stop after so many steps in a row whose gradient is not finite; each is
+    skipped. Under fp16 the loss scale falls with each, and its minimum is the end."""
+
+    stop_after: int | None = Field(default=None, ge=1)
+    """Save and stop once so many steps of the run are done, as a preemption would; the same
+    command without it goes on."""
+
     @model_validator(mode="after")
     def _one_measure_of_length(self) -> TrainingConfig:
         if self.epochs is not None and self.max_steps is not None:
@@ -297,12 +314,14 @@ class TrainingConfig(Section):
 
     def _batch_advice(self, world_size: int) -> str:
         at_once = self.micro_batch_size * world_size
-        nearest = max(1, round(self.global_batch_size / at_once)) * at_once
+        nearest = max(1, round(Fraction(self.global_batch_size, at_once))) * at_once
         advice = f"set training.global_batch_size to {nearest}"
         share, rest = divmod(self.global_batch_size, world_size)
         if not rest:
-            sizes = range(1, min(share, self.micro_batch_size) + 1)
-            fitting = max(size for size in sizes if share % size == 0)
+            largest = min(share, self.micro_batch_size)
+            # Absurd sizes are not gone through one by one.
+            sizes = range(largest, max(largest - 10_000, 0), -1)
+            fitting = next((size for size in sizes if share % size == 0), 1)
             advice += f", or training.micro_batch_size to {fitting}"
         return advice
 
@@ -360,6 +379,10 @@ class EvaluationConfig(Section):
     metric: Metric = "f1"
     """The validation score that makes weights the best."""
 
+    on_collapse: Literal["warn", "stop"] = "warn"
+    """What to do when, after warm-up, every word of validation gets the same tag: `warn`, or save
+    and `stop`."""
+
 
 class CheckpointConfig(Section):
     """What is saved so that a run can go on."""
@@ -369,6 +392,10 @@ class CheckpointConfig(Section):
 
     keep_last: int = Field(default=2, ge=1)
     """Checkpoints to keep; older ones are deleted after a newer one is whole."""
+
+    background: bool = True
+    """Write while training goes on, from a copy in host memory: 12 bytes for each parameter that a
+    rank owns. Without it training waits for the disk."""
 
     resume: str = Field(default="auto", min_length=1)
     """`auto` goes on from the last checkpoint in run_dir, `none` starts anew, anything else is
@@ -383,6 +410,10 @@ class RunConfig(Section):
 
     seed: int = Field(default=42, ge=0, lt=2**32)
     """Seeds the new weights, dropout and the order of the data."""
+
+    collective_timeout: float = Field(default=600.0, gt=0.0, le=86_400.0)
+    """Seconds that a rank waits for the others before it gives up: longer than the slowest thing
+    that one rank does alone."""
 
     precision: Precision = "fp32"
     """Number format of the forward and backward computation; master weights are always fp32."""

@@ -18,12 +18,31 @@ FieldPath = tuple[str | int, ...]
 
 # Aliases can make a small file expand without end; no run file comes near this many values.
 MAX_VALUES = 10_000
+MAX_DEPTH = 64
 
 
 class _CoreLoader(yaml.SafeLoader):
-    """SafeLoader with the implicit types of YAML 1.2's core schema and no others."""
+    """SafeLoader with the implicit types of YAML 1.2's core schema and no others.
+
+    It stops at the limits above before it has built a tree that breaks them.
+    """
 
     yaml_implicit_resolvers: dict[str, list[tuple[str, re.Pattern[str]]]] = {}  # noqa: RUF012
+    nodes = 0
+
+    def compose_node(self, parent: yaml.Node | None, index: int) -> yaml.Node | None:
+        self.nodes += 1
+        # A field is two nodes.
+        if self.nodes > 2 * MAX_VALUES:
+            message = f"more than {MAX_VALUES} values in one file"
+            raise yaml.composer.ComposerError(None, None, message, self.get_mark())
+        return super().compose_node(parent, index)
+
+    def fetch_flow_collection_start(self, TokenClass: type[yaml.Token]) -> None:  # noqa: N803
+        # The scanner looks a thousand brackets ahead and goes through all of them at each.
+        if self.flow_level >= MAX_DEPTH:
+            raise RecursionError
+        super().fetch_flow_collection_start(TokenClass)
 
 
 for _tag, _pattern, _first in (
@@ -85,6 +104,10 @@ def parse_yaml(text: str, name: str) -> Document:
         raise ConfigError([Problem(f"{name}:{line}", "", message)]) from None
     except RecursionError:
         raise ConfigError([Problem(name, "", "values are nested too deeply")]) from None
+    except (ValueError, OverflowError):
+        # Of the scanner: `"\U00110000"`, `%YAML` with a number of 5000 digits.
+        message = "not valid YAML: an escape or a %YAML version is out of range"
+        raise ConfigError([Problem(f"{name}:{loader.line + 1}", "", message)]) from None
     return document
 
 
@@ -106,16 +129,22 @@ class _Builder:
         self.values += 1
         if self.values > MAX_VALUES:
             raise self._error(node, path, f"more than {MAX_VALUES} values in one file")
+        if len(path) > MAX_DEPTH:
+            raise RecursionError
         if node.tag not in _TAGS:
             raise self._error(node, path, f"the tag {node.tag} has no place in a run file")
         if isinstance(node, yaml.MappingNode):
             return self._mapping(node, path)
         if isinstance(node, yaml.SequenceNode):
             return [self._item(child, (*path, i)) for i, child in enumerate(node.value)]
+        # A tag makes no value of what is none without it: `!!bool yes`, `!!int 1:30`, `!!int 0x10`.
+        as_plain = (yaml.ScalarNode, node.value, (True, False))
+        plain = self.loader.resolve(*as_plain)  # type: ignore[no-untyped-call]
         try:
+            if node.tag not in (_STR, plain) and (node.tag, plain) != (_FLOAT, _INT):
+                raise ValueError
             return self.loader.construct_object(node)
-        # `!!bool maybe`, `!!int ""`, a number of 5000 digits.
-        except (ValueError, LookupError):
+        except ValueError:  # also a number of 5000 digits
             shown = node.value if len(node.value) <= 40 else f"{node.value[:37]}..."
             kind = node.tag.rpartition(":")[2]
             raise self._error(node, path, f"{shown!r} is no YAML {kind}") from None
@@ -142,6 +171,7 @@ class _Builder:
         return ConfigError([Problem(where, ".".join(map(str, path)), message)])
 
 
+_STR, _INT, _FLOAT = (f"tag:yaml.org,2002:{name}" for name in ("str", "int", "float"))
 _TAGS = {
     f"tag:yaml.org,2002:{name}" for name in ("null", "bool", "int", "float", "str", "seq", "map")
 }

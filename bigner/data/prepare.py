@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 import shutil
 import tempfile
 from collections.abc import Iterator, Sequence
@@ -96,7 +95,7 @@ def prepare(
     Raises:
         DataError: the data cannot be read as the config says, or the cache cannot be written.
     """
-    root = data.cache_dir or default_cache_dir()
+    root = data.cache_root()
     folder = root / _content_hash(data, tokenizer, splits)
     if not (folder / "meta.json").exists():
         try:
@@ -112,11 +111,6 @@ def prepare(
                 f"data.cache_dir or $BIGNER_CACHE to a folder that can be"
             ) from None
     return _open(folder, splits)
-
-
-def default_cache_dir() -> Path:
-    """``$BIGNER_CACHE``, or ``~/.cache/bigner``."""
-    return Path(os.environ.get("BIGNER_CACHE") or Path.home() / ".cache" / "bigner")
 
 
 def _content_hash(

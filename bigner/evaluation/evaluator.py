@@ -157,6 +157,15 @@ class ShardedEvaluator:
         ids = torch.as_tensor(self._split.windows.data.column("labels").combine_chunks().values)
         return int(known[ids[ids >= 0].long()].sum())
 
+    def only_tag(self, predictions: Predictions) -> str | None:
+        """The tag that every word was given, if it is one while gold has entities."""
+        found = np.unique(predictions.word_ids)
+        gold = self._split.sentences.data.column("tags").combine_chunks().flatten().unique()
+        if len(found) != 1 or len(gold) < 2:
+            return None
+        tag: str = self._labels.tags[found[0]]
+        return tag
+
     def score(self, predictions: Predictions) -> Scores:
         """Score gathered predictions, sentence by sentence; rank 0 does it and tells the others."""
         scores: Scores | None = None

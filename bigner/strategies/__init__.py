@@ -17,7 +17,9 @@ __all__ = ["Shard", "StepOutcome", "Strategy", "open_strategy"]
 def open_strategy(
     config: RunConfig, world: World, model: PreTrainedModel, *, training: bool = True
 ) -> Strategy:
-    """Spread ``model`` (whole, fp32, on the CPU, alike on every rank) as the config says.
+    """Spread ``model``, which is shapes alone yet, as the config says.
+
+    Its values are undefined until they were written into the shards and published.
 
     The backends are imported here, so a run needs only the one it uses.
 
@@ -45,7 +47,13 @@ def open_strategy(
         case ZeroStrategy() as strategy:
             from bigner.strategies.zero import Zero  # noqa: PLC0415
 
-            return Zero(model, _settings(config, strategy, world, training), trained, world)
+            return Zero(
+                model,
+                _settings(config, strategy, world, training),
+                trained,
+                config.precision,
+                world,
+            )
 
 
 def _checkpoint_activations(model: PreTrainedModel) -> None:

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from contextlib import AbstractContextManager
 
+import numpy as np
 import torch
 from torch import nn
 from transformers import PreTrainedModel
@@ -12,7 +13,9 @@ from transformers import PreTrainedModel
 from bigner.config.deepspeed import INITIAL_LOSS_SCALE_POWER, LOSS_SCALE_WINDOW
 from bigner.config.schema import Precision, TrainingConfig
 from bigner.optim import parameter_groups
-from bigner.strategies.base import StepOutcome, Strategy, check_loss_scale
+from bigner.strategies.base import StepOutcome, Strategy
+
+ZerosLike = Callable[[torch.Tensor], torch.Tensor]
 
 
 def adamw(model: nn.Module, training: TrainingConfig) -> torch.optim.AdamW:
@@ -26,7 +29,19 @@ def adamw(model: nn.Module, training: TrainingConfig) -> torch.optim.AdamW:
     )
 
 
-def create_adamw_state(optimizer: torch.optim.AdamW, parameters: Iterable[torch.Tensor]) -> None:
+def untouched_zeros(like: torch.Tensor) -> torch.Tensor:
+    """fp32 zeros that take no memory of the host before they are written to."""
+    if like.device.type != "cpu":
+        return torch.zeros_like(like, dtype=torch.float32)
+    # numpy asks the system for zeroed pages, where torch writes the zeros itself.
+    return torch.from_numpy(np.zeros(like.shape, dtype=np.float32))
+
+
+def create_adamw_state(
+    optimizer: torch.optim.AdamW,
+    parameters: Iterable[torch.Tensor],
+    zeros_like: ZerosLike = untouched_zeros,
+) -> None:
     """Create the optimizer state that AdamW itself would create in its first step.
 
     With it in place from the start, shards can be written before any step was made.
@@ -34,8 +49,8 @@ def create_adamw_state(optimizer: torch.optim.AdamW, parameters: Iterable[torch.
     for parameter in parameters:
         optimizer.state[parameter] = {
             "step": torch.zeros((), dtype=torch.float32, device=parameter.device),
-            "exp_avg": torch.zeros_like(parameter),
-            "exp_avg_sq": torch.zeros_like(parameter),
+            "exp_avg": zeros_like(parameter),
+            "exp_avg_sq": zeros_like(parameter),
         }
 
 
@@ -65,10 +80,11 @@ class Stepper:
         training: TrainingConfig,
         precision: Precision,
         device: torch.device,
+        zeros_like: ZerosLike = untouched_zeros,
     ) -> None:
         self.optimizer = adamw(model, training)
         self._parameters = [p for p in model.parameters() if p.requires_grad]
-        create_adamw_state(self.optimizer, self._parameters)
+        create_adamw_state(self.optimizer, self._parameters, zeros_like)
         self._max_norm = training.max_grad_norm or float("inf")
         self.scaler = torch.amp.GradScaler(
             device.type,
@@ -97,8 +113,6 @@ class Stepper:
         elif not skipped:
             self.optimizer.step()
         self.optimizer.zero_grad(set_to_none=True)
-        if skipped:
-            check_loss_scale(loss_scale, enabled=self.scaler.is_enabled())
         return StepOutcome(grad_norm, skipped, loss_scale)
 
     def scalars(self) -> dict[str, float]:

@@ -9,14 +9,12 @@ from dataclasses import dataclass
 import torch
 
 from bigner.config.schema import Precision
-from bigner.errors import RunError
 
 DTYPES: dict[Precision, torch.dtype] = {
     "fp32": torch.float32,
     "bf16": torch.bfloat16,
     "fp16": torch.float16,
 }
-MIN_LOSS_SCALE = 1.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,17 +93,3 @@ class Strategy(ABC):
     @abstractmethod
     def close(self) -> None:
         """Release what the backend holds; the strategy is not used after it."""
-
-
-def check_loss_scale(loss_scale: float, *, enabled: bool) -> None:
-    """Stop a run whose gradients overflow even with the smallest loss scale.
-
-    Raises:
-        RunError: the scale cannot be halved any further.
-    """
-    if enabled and loss_scale <= MIN_LOSS_SCALE:
-        raise RunError(
-            f"gradients overflow fp16 at loss scale {loss_scale:g}, the smallest there is: the "
-            f"model diverges; lower training.learning_rate, raise training.warmup_ratio, or set "
-            f"precision to bf16 or fp32"
-        )

@@ -14,8 +14,8 @@ from transformers import PreTrainedModel
 
 from bigner.config.schema import FsdpStrategy, Precision, TrainingConfig
 from bigner.distributed import World
-from bigner.modeling import units
-from bigner.strategies.adamw import Stepper, TorchStrategy
+from bigner.modeling import allocate, units
+from bigner.strategies.adamw import Stepper, TorchStrategy, untouched_zeros
 from bigner.strategies.base import DTYPES, Shard
 
 # Nothing here changes logits in place, which is what this warns of at every first forward.
@@ -39,7 +39,9 @@ class Fsdp(TorchStrategy):
         self._world = world
         _shard(model, config, precision, world)
         # After sharding: the optimizer must hold the DTensors, not the whole parameters.
-        stepper = Stepper(model, training, precision, world.device) if training else None
+        stepper = None
+        if training:
+            stepper = Stepper(model, training, precision, world.device, zeros_like=_zeros_like)
         super().__init__(model, stepper, nullcontext(), cancel_mean=world.size)
 
     def shards(self) -> Iterator[Shard]:
@@ -72,8 +74,18 @@ def _shard(
     for unit in units(model):
         fully_shard(unit, mesh=mesh, mp_policy=policy, reshard_after_forward=reshard)
     fully_shard(model, mesh=mesh, mp_policy=root)
-    # Buffers, which fully_shard leaves where they are.
-    model.to(world.device)
+    allocate(model, world.device)
+
+
+def _zeros_like(parameter: torch.Tensor) -> torch.Tensor:
+    assert isinstance(parameter, DTensor)
+    return DTensor.from_local(
+        untouched_zeros(parameter.to_local()),
+        parameter.device_mesh,
+        parameter.placements,
+        shape=parameter.shape,
+        stride=parameter.stride(),
+    )
 
 
 def _local(tensor: torch.Tensor) -> torch.Tensor:

@@ -9,6 +9,7 @@ from transformers import PreTrainedModel
 
 from bigner.config.schema import Precision, TrainingConfig
 from bigner.distributed import World
+from bigner.modeling import allocate
 from bigner.strategies.adamw import Stepper, TorchStrategy
 from bigner.strategies.base import DTYPES, Shard
 
@@ -24,7 +25,7 @@ class Single(TorchStrategy):
         world: World,
     ) -> None:
         device = world.device
-        model.to(device)
+        allocate(model, device)
         super().__init__(
             model,
             Stepper(model, training, precision, device) if training else None,

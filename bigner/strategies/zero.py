@@ -2,21 +2,25 @@
 
 from __future__ import annotations
 
+import ctypes
 import logging
 import os
 import shutil
 import sys
 import warnings
 from collections.abc import Iterator, Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 import torch
+import torch.distributed as dist
 from transformers import PreTrainedModel
 
-from bigner.config.schema import TrainingConfig
+from bigner.config.schema import Precision, TrainingConfig
 from bigner.distributed import World
 from bigner.errors import LaunchError
+from bigner.modeling import allocate
 from bigner.strategies.adamw import (
     adamw,
     create_adamw_state,
@@ -24,7 +28,7 @@ from bigner.strategies.adamw import (
     set_learning_rate,
     set_optimizer_step,
 )
-from bigner.strategies.base import Shard, StepOutcome, Strategy, check_loss_scale
+from bigner.strategies.base import DTYPES, Shard, StepOutcome, Strategy
 
 SPEAKING_SETTINGS = ("comms_logger", "memory_breakdown", "wall_clock_breakdown")
 
@@ -42,6 +46,7 @@ class Zero(Strategy):
         model: PreTrainedModel,
         settings: Mapping[str, Any],
         training: TrainingConfig | None,
+        precision: Precision,
         world: World,
     ) -> None:
         deepspeed = _import_deepspeed(world)
@@ -51,21 +56,28 @@ class Zero(Strategy):
         self._world = world
         self._stage: int = settings["zero_optimization"]["stage"]
         self._fp16: bool = settings["fp16"]["enabled"]
-        exact = {name: p.detach().view(-1) for name, p in model.named_parameters()}
+        buffers = {name: buffer.clone() for name, buffer in model.named_buffers()}
+        _allocate(model, DTYPES[precision])
+        # Before the cut, which leaves parameters without the shapes that weight decay goes by.
         self._optimizer = adamw(model, training) if training else None
+        if self._stage == 3:
+            _partition(deepspeed, model, settings, DTYPES[precision])
         self._engine, _, _, _ = deepspeed.initialize(
             model=model,
             optimizer=self._optimizer,
             config=dict(settings),
             dist_init_required=False,
         )
+        _give_up_with_the_world(world.device)
         if self._optimizer is not None:
             create_adamw_state(self._optimizer, self._flat_masters())
             self._link_state()
             self._own_the_loss_scale()
-            # DeepSpeed keeps no fp32 copy of what it does not train, and an export needs one.
-            self._frozen = self._frozen_masters(exact)
-            self._take_exact_masters(exact)
+        # DeepSpeed keeps no fp32 copy of what it does not train, and an export needs one.
+        self._frozen = self._frozen_masters() if training else {}
+        # It computes buffers in the low precision, too; positions and frequencies lose by that.
+        for name, buffer in self._engine.module.named_buffers():
+            buffer.data = buffers[name].to(world.device)
 
     @property
     def _training(self) -> torch.optim.AdamW:
@@ -90,23 +102,13 @@ class Zero(Strategy):
                     state = self._training.state[flat]
                     parameter._hp_mapping.set_optim_state_fragment(flat, state)
 
-    def _take_exact_masters(self, exact: Mapping[str, torch.Tensor]) -> None:
-        """Undo DeepSpeed's rounding of the fp32 weights through fp16 on their way in."""
-        for shard in self.shards():
-            if shard.exp_avg is not None and shard.numel:
-                values = exact[shard.name]
-                shard.master.copy_(values[shard.offset : shard.offset + shard.numel])
-        self.publish()
-
-    def _frozen_masters(self, exact: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
-        """The fp32 values of frozen parameters: this rank's range under stage 3, else all."""
+    def _frozen_masters(self) -> dict[str, torch.Tensor]:
+        """Room for fp32 values of frozen parameters: this rank's range under stage 3, else all."""
         frozen = {}
         for name, parameter in self._engine.module.named_parameters():
             if not parameter.requires_grad:
-                offset, numel = self._range(parameter)
-                frozen[name] = exact[name][offset : offset + numel].to(
-                    self._world.device, copy=True
-                )
+                _, numel = self._range(parameter)
+                frozen[name] = torch.zeros(numel, dtype=torch.float32, device=self._world.device)
         return frozen
 
     def _own_the_loss_scale(self) -> None:
@@ -141,8 +143,6 @@ class Zero(Strategy):
         norm = self._engine.get_global_grad_norm()
         if self._fp16:
             self._scaler.update_scale(skipped)
-        if skipped:
-            check_loss_scale(loss_scale, enabled=self._fp16)
         return StepOutcome(float("inf") if skipped else float(norm), skipped, loss_scale)
 
     @torch.no_grad()
@@ -200,12 +200,7 @@ class Zero(Strategy):
 
     def publish(self) -> None:
         if self._stage < 3:
-            # Copies this rank's masters into the low-precision groups, then all-gathers them.
-            self._engine.optimizer.update_lp_params()
-            for name, parameter in self._engine.module.named_parameters():
-                if name in self._frozen:
-                    self._frozen[name] = self._world.broadcast(self._frozen[name])
-                    parameter.data.view(-1).copy_(self._frozen[name])
+            self._publish_replicated()
             return
         for shard, parameter in zip(self.shards(), self._engine.module.parameters(), strict=True):
             parameter.ds_tensor.data[: shard.numel].copy_(shard.master)
@@ -213,6 +208,17 @@ class Zero(Strategy):
         if persistent := self._engine.optimizer.persistent_parameters:
             persistent[0].partition(persistent)
             persistent[0].all_gather(persistent)
+
+    def _publish_replicated(self) -> None:
+        if self._optimizer is not None:
+            # Copies this rank's masters into the low-precision groups, then all-gathers them.
+            self._engine.optimizer.update_lp_params()
+        for name, parameter in self._engine.module.named_parameters():
+            if name in self._frozen:
+                self._frozen[name] = self._world.broadcast(self._frozen[name])
+                parameter.data.view(-1).copy_(self._frozen[name])
+            elif self._optimizer is None:
+                parameter.data.copy_(self._world.broadcast(parameter.data))
 
     def scalars(self) -> dict[str, float]:
         scalars = {"optimizer_step": optimizer_step(self._training)}
@@ -233,6 +239,43 @@ class Zero(Strategy):
 
     def close(self) -> None:
         self._engine.destroy()
+
+
+def _allocate(model: PreTrainedModel, dtype: torch.dtype) -> None:
+    """Give the model room on the host in the dtype DeepSpeed computes it in.
+
+    The system gives the pages only when they are written to.
+    """
+    for parameter in model.parameters():
+        parameter.data = parameter.data.to(dtype)
+    allocate(model, torch.device("cpu"))
+
+
+def _partition(
+    deepspeed: Any, model: PreTrainedModel, settings: Mapping[str, Any], dtype: torch.dtype
+) -> None:
+    """Cut the parameters one by one, each giving back its room, before the engine sees them.
+
+    The engine would send whole parameters around first, and so have all of them in memory.
+    """
+    # Joins the group that is there; elsewhere it would count one rank.
+    deepspeed.init_distributed(dist_init_required=False, verbose=False)
+    deepspeed.zero.Init(module=model, config_dict_or_path=dict(settings), dtype=dtype)
+    # What was freed lies between what is kept, where the C library would leave it.
+    with suppress(OSError, AttributeError):
+        ctypes.CDLL(None).malloc_trim(0)
+
+
+def _give_up_with_the_world(device: torch.device) -> None:
+    """Give the groups that DeepSpeed made the timeout of the default one.
+
+    It makes them with torch's own, of half an hour, and has no setting for it.
+    """
+    groups = dist.distributed_c10d._world.pg_map
+    timeout = dist.distributed_c10d._get_default_group()._get_backend(device).options._timeout
+    for group in groups:
+        if device.type in [kind.type for kind in group._device_types]:
+            dist.distributed_c10d._set_pg_timeout(timeout, group)
 
 
 def _import_deepspeed(world: World) -> Any:

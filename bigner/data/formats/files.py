@@ -9,7 +9,7 @@ from glob import escape, glob
 from pathlib import Path
 
 from bigner.config.schema import DataConfig, Split
-from bigner.errors import DataError
+from bigner.errors import DataError, one_line
 
 _BLANK = " \t\r"
 
@@ -28,9 +28,17 @@ def source_files(data: DataConfig, split: Split) -> list[Path]:
         return []
     source = data.source(split)
     assert source is not None, f"data.{split} is not given"
-    matches = [source] if Path(source).exists() else _glob(source)
+    try:
+        matches = [source] if Path(source).exists() else _glob(source)
+    except OSError as error:
+        raise DataError(f"data.{split}: cannot be read: {error.strerror}") from None
+    except (ValueError, RecursionError):
+        # NUL in a folder's name, a pattern of a thousand folders.
+        matches = []
     if not matches:
-        raise DataError(f"data.{split}: nothing at {source!r} (seen from {Path.cwd()})")
+        raise DataError(
+            one_line(f"data.{split}", f"nothing at {source!r:.1000} (seen from {Path.cwd()})")
+        )
     files = sorted({file for match in matches for file in _files_of(Path(match))})
     if not files:
         raise DataError(f"data.{split}: the folder {source!r} holds no file")

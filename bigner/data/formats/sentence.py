@@ -8,6 +8,8 @@ from difflib import get_close_matches
 
 from bigner.errors import DataError
 
+_MOST_NAMES = 50
+
 
 @dataclass(frozen=True, slots=True)
 class Sentence:
@@ -45,6 +47,7 @@ def checked_sentence(
             file, line, f"word {texts.index('')} (from 0) is empty; take it and its tag out"
         )
     require_text("".join(texts), file, line)
+    require_text("".join(labels), file, line)
     return Sentence(texts, labels, document, file, [line] * len(texts))
 
 
@@ -64,7 +67,9 @@ def field_of(record: Mapping[str, object], name: str, *, role: str, file: str, l
 
 def nearest(name: str, known: list[str]) -> str:
     """Half a sentence that points from an unknown name to those there are."""
-    there_are = "there are " + ", ".join(map(repr, known)) if known else "there are none"
+    known, others = known[:_MOST_NAMES], len(known) - _MOST_NAMES
+    listed = [f"{one!r:.80}" for one in known] + [f"{others} more"] * (others > 0)
+    there_are = "there are " + ", ".join(listed) if known else "there are none"
     close = get_close_matches(name, known, n=1)
     return f"did you mean {close[0]!r}? ({there_are})" if close else there_are
 
@@ -94,7 +99,7 @@ def _strings(value: object, what: str, file: str, line: int) -> list[str]:
             raise DataError.at(
                 file,
                 line,
-                f"the {what} must be strings, and number {position} (from 0) is {item!r} "
+                f"the {what} must be strings, and number {position} (from 0) is {item!r:.80} "
                 f"of type {_kind(item)}",
             )
     return value

@@ -15,6 +15,7 @@ import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from itertools import pairwise
+from sys import intern
 from unicodedata import category, name
 
 from bigner.config.schema import DataConfig, Split
@@ -50,26 +51,25 @@ def tokenise(text: str) -> list[tuple[int, int]]:
     (``1,000.5``), or one other character. Letters of scripts that put no spaces between words (Han,
     kana, Thai, Lao, Khmer, Myanmar) are a word each, since nothing tells where a longer one ends.
     """
+    return list(_words(text))
+
+
+def _words(text: str) -> Iterator[tuple[int, int]]:
     # One class letter a code point, so that offsets in the classes are offsets in the text.
     classes = text.translate(_CLASSES)
-    words = []
-    for match in _WORD.finditer(classes):
+    for match in _WORD.finditer(_INSIDE.sub("j", classes)):
         start, end = match.span()
         if end - start > 2 and text[end - 1] in "sS" and classes[end - 2] == "a":
-            words.append((start, end - 2))
+            yield start, end - 2
             start = end - 2
-        words.append((start, end))
-    return words
+        yield start, end
 
 
 # Letters w, digits d, marks and format characters m, letters without spaces i, apostrophes a,
-# points and commas n, white space s, everything else p.
-_WORD = re.compile(
-    r"m*[wd][wdm]*(?:(?:a(?=[wd])|(?<=d)n(?=d))[wdm]+)*"
-    r"|im*"
-    r"|m+"
-    r"|[anp]m*"
-)
+# points and commas n, white space s, everything else p; j for a and n that are inside a word. They
+# are marked first because a repeated group would remember each of its turns.
+_INSIDE = re.compile(r"(?<=[wdm])a(?=[wd])|(?<=d)n(?=d)")
+_WORD = re.compile(r"m*[wd][wdmj]*|im*|m+|[ajnp]m*")
 
 _UNSPACED = (
     "CJK",
@@ -169,13 +169,14 @@ def _entity(item: object, text: str, file: str, line: int) -> _Entity:
     elif text[start:end].isspace():
         reason = f"the entity covers white space alone: {item!r:.80}"
     else:
+        require_text(label, file, line)
         return _Entity(start, end, label)
     raise DataError.at(file, line, reason)
 
 
 def _shown(entity: _Entity, text: str) -> str:
     surface = text[entity.start : entity.end]
-    return f"{entity.label} {entity.start}-{entity.end} {surface!r:.40}"
+    return f"{entity.label:.40} {entity.start}-{entity.end} {surface!r:.40}"
 
 
 def _sentences(text: str, entities: list[_Entity]) -> Iterator[tuple[list[str], list[str]]]:
@@ -189,7 +190,8 @@ def _sentences(text: str, entities: list[_Entity]) -> Iterator[tuple[list[str], 
             yield words, tags
             words, tags = [], []
         words.append(text[start:end])
-        tags.append("O" if entity is None else f"{'I' if inside else 'B'}-{entity.label}")
+        # One string a tag, however many words it is the tag of.
+        tags.append("O" if entity is None else intern(f"{'I' if inside else 'B'}-{entity.label}"))
         behind, last = end, entity
     if words:
         yield words, tags
@@ -201,7 +203,7 @@ def _words_in_entities(
     """The words of a text, cut at the edges of entities, each with the entity it is in."""
     upcoming = iter(entities)
     entity = next(upcoming, None)
-    for start, end in tokenise(text):
+    for start, end in _words(text):
         while start < end:
             while entity is not None and entity.end <= start:
                 entity = next(upcoming, None)
