@@ -49,13 +49,7 @@ def main() -> None:
 
 def write_project(project: Path, precision: str) -> None:
     """The sample's letters and tokenizer with a model config of the real shape."""
-    init_project(project)
-    config = project / "model" / "config.json"
-    config.write_text(json.dumps({**json.loads(config.read_text()), **LARGE}))
-    for split, count in LETTERS.items():
-        path = project / "data" / f"{split}.conll"
-        letters = path.read_text(encoding="utf-8").split("# newdoc")[1 : count + 1]
-        path.write_text("".join(f"# newdoc{text}" for text in letters), encoding="utf-8")
+    write_sample(project, LARGE, LETTERS)
     run = {
         "run_dir": "runs/none",
         "precision": precision,
@@ -75,6 +69,17 @@ def write_project(project: Path, precision: str) -> None:
         "evaluation": {"batch_size": 4},
     }
     (project / "run.yaml").write_text(yaml.safe_dump(run))
+
+
+def write_sample(project: Path, shape: dict[str, int], letters: dict[str, int]) -> None:
+    """The sample of ``bigner init`` with another shape of model and some of its letters."""
+    init_project(project)
+    config = project / "model" / "config.json"
+    config.write_text(json.dumps({**json.loads(config.read_text()), **shape}))
+    for split, count in letters.items():
+        path = project / "data" / f"{split}.conll"
+        kept = path.read_text(encoding="utf-8").split("# newdoc")[1 : count + 1]
+        path.write_text("".join(f"# newdoc{text}" for text in kept), encoding="utf-8")
 
 
 def measure(project: Path, engine: str) -> dict[str, object]:

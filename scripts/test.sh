@@ -8,4 +8,5 @@ source scripts/setup.sh dev
 ruff format --check .
 ruff check .
 mypy
-python -m pytest "$@"
+# Two at a time, for most of a launch's time is spent on one core; a file's launches are shared.
+python -m pytest --numprocesses 2 --dist loadfile "$@"
