@@ -38,7 +38,7 @@ training:
 def tiny_models(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder of model folders: ``bare`` is a shape and a tokenizer, ``trained`` has weights."""
     from bigner.config.schema import ModelConfig  # noqa: PLC0415
-    from bigner.modeling import build_model  # noqa: PLC0415
+    from tests.unit.helpers import whole_model  # noqa: PLC0415
 
     folder = tmp_path_factory.mktemp("models")
     bare, trained = folder / "bare", folder / "trained"
@@ -48,7 +48,7 @@ def tiny_models(tmp_path_factory: pytest.TempPathFactory) -> Path:
         write_model_config(model)
     tags = ("O", "B-LOC", "I-LOC", "B-PER", "I-PER")
     shape = ModelConfig(name_or_path=str(bare), training_type="from_scratch")
-    build_model(shape, tags, seed=0).save_pretrained(trained)
+    whole_model(shape, tags, seed=0).save_pretrained(trained)
     return folder
 
 

@@ -447,11 +447,43 @@ RUNS = [
         words=("data.cache_dir=train.conll",),
     ),
     Case(
-        "train: checkpoint in part",
-        ("checkpoint.resume: ", "manifest.json has no ['files', 'parameters', 'scalars']"),
+        "train: checkpoint of an earlier format",
+        ("checkpoint.resume: ", "format 1, and this bigner reads 2", "give a folder such as"),
         "train",
         words=("checkpoint.resume=models",),
-        files={"models/manifest.json": '{"format_version": 1}'},
+        files={"models/manifest.json": '{"format_version": 1, "step": 3}'},
+    ),
+    Case(
+        "train: checkpoint in part",
+        ("checkpoint.resume: ", "manifest.json cannot be used: step: Field required"),
+        "train",
+        words=("checkpoint.resume=models",),
+        files={"models/manifest.json": '{"format_version": 2}'},
+    ),
+    Case(
+        "train: checkpoint cut off",
+        ("checkpoint.resume: ", "manifest.json cannot be used: Invalid JSON"),
+        "train",
+        words=("checkpoint.resume=models",),
+        files={"models/manifest.json": '{"format_version": 2, "step'},
+    ),
+    Case(
+        "train: index of weights",
+        ("no weights can be loaded from 'models/bare'", "names '../trained/model.safetensors'"),
+        "train",
+        words=("model.training_type=fine_tuning",),
+        files={
+            "models/bare/model.safetensors.index.json": (
+                '{"weight_map": {"classifier.bias": "../trained/model.safetensors"}}'
+            )
+        },
+    ),
+    Case(
+        "train: pickled weights",
+        ("no weights can be loaded from 'models/bare'", "does not unpickle to tensors"),
+        "train",
+        words=("model.training_type=fine_tuning",),
+        files={"models/bare/pytorch_model.bin": b"cos\nsystem\n(S'false'\ntR."},
     ),
     Case(
         "train: impossible run_dir",

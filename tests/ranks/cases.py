@@ -15,6 +15,7 @@ from bigner.distributed import World
 from bigner.evaluation.gather import gather_padded
 from bigner.modeling import build_model
 from bigner.strategies import open_strategy
+from bigner.weights import InitialWeights
 
 
 def train_runs(
@@ -54,8 +55,13 @@ def evaluate_runs(
 def overflow_on_one_rank(world: World, *, run_file: str, overrides: list[str]) -> dict[str, Any]:
     """Three steps, in the second of which the last rank's loss is infinite."""
     config = load_config(run_file, overrides)
-    model = build_model(config.model, ("O", "B-X", "I-X"), config.seed)
+    model = build_model(config.model, ("O", "B-X", "I-X"))
+    weights = InitialWeights(
+        config.model, model, seed=config.seed, cache_root=config.data.cache_root()
+    )
     strategy = open_strategy(config, world, model)
+    weights.fill(strategy.shards())
+    strategy.publish()
     inputs = {name: torch.ones(4, 8, dtype=torch.long) for name in ("input_ids", "attention_mask")}
     outcomes, moved = [], []
     for step in range(3):

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+from itertools import permutations, product
 from pathlib import Path
 from typing import Any
 
@@ -23,11 +25,29 @@ COMMON = [
     "checkpoint.keep_last=5",
 ]
 WITHOUT_DROPOUT = "model.dropout=0.0"
-WORLDS = [("single", 1), ("fsdp", 2), ("fsdp", 3), ("zero", 2), ("zero", 3)]
-
-
-def _name(kind: str, size: int) -> str:
-    return f"{kind}{size}"
+# Name -> processes and strategy.
+WORLDS: dict[str, tuple[int, dict[str, Any]]] = {
+    "single1": (1, {"kind": "single"}),
+    "fsdp2": (2, {"kind": "fsdp"}),
+    "fsdp3": (3, {"kind": "fsdp"}),
+    "zero2": (2, {"kind": "zero"}),
+    "zero3": (3, {"kind": "zero"}),
+}
+OFFLOAD = "offload.json"
+# All launches are made for whichever test comes first.
+pytestmark = pytest.mark.timeout(1200)
+# The other ways DeepSpeed may hold the state; each goes to and from one process, and to itself.
+STAGES: dict[str, tuple[int, dict[str, Any]]] = {
+    "stage1": (2, {"kind": "zero", "stage": 1}),
+    "stage2": (2, {"kind": "zero", "stage": 2}),
+    "stage2offload": (2, {"kind": "zero", "stage": 2, "deepspeed_config": OFFLOAD}),
+    "stage3offload": (2, {"kind": "zero", "stage": 3, "deepspeed_config": OFFLOAD}),
+}
+ALL = WORLDS | STAGES
+PAIRS = list(product(WORLDS, WORLDS))
+PAIRS += [(name, other) for name in STAGES for other in ("single1", name)]
+PAIRS += [("single1", name) for name in STAGES]
+FP16_PAIRS = list(permutations(("single1", "fsdp2", "zero3"), 2))
 
 
 @pytest.fixture(scope="module")
@@ -35,15 +55,20 @@ def project(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return write_project(tmp_path_factory.mktemp("project"))
 
 
-def _launch(project: Path, label: str, kind: str, size: int, runs: dict[str, list[str]]) -> Any:
+def _launch(project: Path, label: str, world: str, runs: dict[str, list[str]]) -> Any:
+    size, strategy = ALL[world]
+    offload = project / OFFLOAD
+    offload.write_text(json.dumps({"zero_optimization": {"offload_optimizer": {"device": "cpu"}}}))
+    if "deepspeed_config" in strategy:
+        strategy = {**strategy, "deepspeed_config": str(offload)}
     return run_ranks(
         size,
         cases.train_runs,
-        project / f"launch-{label}-{kind}{size}",
+        project / f"launch-{label}-{world}",
         run_file=str(project / "run.yaml"),
         runs={
-            name: [*COMMON, f"strategy={{kind: {kind}}}", f"run_dir={project}/{name}", *overrides]
-            for name, overrides in runs.items()
+            name: [*COMMON, f"strategy={json.dumps(strategy)}", f"run_dir={project}/{name}", *words]
+            for name, words in runs.items()
         },
     )[0]
 
@@ -52,10 +77,13 @@ def _launch(project: Path, label: str, kind: str, size: int, runs: dict[str, lis
 def unbroken(project: Path) -> dict[str, dict[str, Any]]:
     """Each strategy and world size, from the first step to the last, saving on the way."""
     found = {}
-    for kind, size in WORLDS:
-        name = _name(kind, size)
-        runs = {name: [WITHOUT_DROPOUT], f"{name}-dropout": ["model.dropout=0.1"]}
-        found |= _launch(project, "unbroken", kind, size, runs)
+    for world in ALL:
+        runs = {world: [WITHOUT_DROPOUT]}
+        if world in WORLDS:
+            runs[f"{world}-dropout"] = ["model.dropout=0.1"]
+        if world in dict(FP16_PAIRS):
+            runs[f"{world}-fp16"] = [WITHOUT_DROPOUT, "precision=fp16"]
+        found |= _launch(project, "unbroken", world, runs)
     return found
 
 
@@ -63,25 +91,33 @@ def unbroken(project: Path) -> dict[str, dict[str, Any]]:
 def resumed(project: Path, unbroken: dict[str, dict[str, Any]]) -> dict[str, dict[str, Any]]:
     """Each strategy and world size going on from the fourth step of each other."""
     found = {}
-    for kind, size in WORLDS:
-        name = _name(kind, size)
+    for world in ALL:
         runs = {
-            f"{source}-to-{name}": [
-                WITHOUT_DROPOUT,
-                f"checkpoint.resume={project}/{source}/checkpoints/step-00000004",
-            ]
-            for source in (_name(*world) for world in WORLDS)
+            f"{source}-to-{world}": [WITHOUT_DROPOUT, _from(project / source)]
+            for source, target in PAIRS
+            if target == world
         }
-        runs[f"{name}-dropout-again"] = [
-            "model.dropout=0.1",
-            f"checkpoint.resume={project}/{name}-dropout/checkpoints/step-00000004",
-        ]
-        found |= _launch(project, "resumed", kind, size, runs)
+        runs |= {
+            f"{source}-to-{world}-fp16": [
+                WITHOUT_DROPOUT,
+                "precision=fp16",
+                _from(project / f"{source}-fp16"),
+            ]
+            for source, target in FP16_PAIRS
+            if target == world
+        }
+        if world in WORLDS:
+            again = ["model.dropout=0.1", _from(project / f"{world}-dropout")]
+            runs[f"{world}-dropout-again"] = again
+        found |= _launch(project, "resumed", world, runs)
     return found
 
 
-@pytest.mark.parametrize("target", [_name(*world) for world in WORLDS])
-@pytest.mark.parametrize("source", [_name(*world) for world in WORLDS])
+def _from(run: Path) -> str:
+    return f"checkpoint.resume={run}/checkpoints/step-00000004"
+
+
+@pytest.mark.parametrize(("source", "target"), PAIRS)
 def test_losses_go_on(
     unbroken: dict[str, dict[str, Any]],
     resumed: dict[str, dict[str, Any]],
@@ -92,17 +128,52 @@ def test_losses_go_on(
     assert losses == pytest.approx(unbroken[source]["loss"][4:], abs=1e-6)
 
 
-@pytest.mark.parametrize("name", [_name(*world) for world in WORLDS])
-def test_the_same_strategy_and_world_go_on_bit_for_bit(
-    unbroken: dict[str, dict[str, Any]], resumed: dict[str, dict[str, Any]], name: str
+@pytest.mark.parametrize(("source", "target"), FP16_PAIRS)
+def test_losses_go_on_under_fp16(
+    unbroken: dict[str, dict[str, Any]],
+    resumed: dict[str, dict[str, Any]],
+    source: str,
+    target: str,
 ) -> None:
-    again, before = resumed[f"{name}-dropout-again"], unbroken[f"{name}-dropout"]
-    assert again["loss"] == before["loss"][4:]
-    assert again["grad_norm"] == before["grad_norm"][4:]
+    losses = resumed[f"{source}-to-{target}-fp16"]["loss"]
+    assert losses == pytest.approx(unbroken[f"{source}-fp16"]["loss"][4:], abs=1e-2)
+
+
+@pytest.mark.parametrize("world", WORLDS)
+def test_the_same_strategy_and_world_go_on_bit_for_bit(
+    project: Path,
+    unbroken: dict[str, dict[str, Any]],
+    resumed: dict[str, dict[str, Any]],
+    world: str,
+) -> None:
+    again, before = f"{world}-dropout-again", f"{world}-dropout"
+    later = [record for record in _metrics(project / before) if record["step"] > 4]
+    assert _metrics(project / again) == later
     for split in ("validation", "test"):
-        assert _scores(again["summary"][split]) == _scores(before["summary"][split])
+        assert _untimed(resumed[again]["summary"][split]) == _untimed(
+            unbroken[before]["summary"][split]
+        )
 
 
-def _scores(scores: dict[str, Any]) -> dict[str, Any]:
-    speed = ("seconds", "words_per_second")
-    return {name: value for name, value in scores.items() if name not in speed}
+@pytest.mark.parametrize("world", ["fsdp2", "zero3"])
+def test_checkpoints_of_equal_runs_are_equal(project: Path, resumed: Any, world: str) -> None:
+    """Step, history, scalars, and by their checksums all values, moments included."""
+    assert resumed
+    manifests = []
+    for run in (f"{world}-dropout", f"{world}-dropout-again"):
+        path = project / run / "checkpoints" / f"step-{STEPS:08d}" / "manifest.json"
+        manifest = json.loads(path.read_text())
+        manifest["history"] = [_untimed(scores) for scores in manifest["history"]]
+        manifests.append({name: part for name, part in manifest.items() if name != "config"})
+    assert manifests[0] == manifests[1]
+
+
+def _metrics(run: Path) -> list[dict[str, Any]]:
+    """All lines of metrics.jsonl but for what time they took."""
+    lines = (run / "metrics.jsonl").read_text().splitlines()
+    return [_untimed(json.loads(line)) for line in lines]
+
+
+def _untimed(record: dict[str, Any]) -> dict[str, Any]:
+    timed = ("seconds", "words_per_second", "tokens_per_second")
+    return {name: value for name, value in record.items() if name not in timed}

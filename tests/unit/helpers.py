@@ -6,11 +6,21 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
+import torch
 from tokenizers import Regex, normalizers
-from transformers import PretrainedConfig, PreTrainedTokenizerFast, XLMRobertaConfig
+from transformers import (
+    PretrainedConfig,
+    PreTrainedModel,
+    PreTrainedTokenizerFast,
+    XLMRobertaConfig,
+)
 
-from bigner.config.schema import RunConfig
+from bigner.config.schema import ModelConfig, RunConfig
+from bigner.distributed import World
+from bigner.modeling import allocate, build_model
 from bigner.sample.tokenizer import train_tokenizer
+from bigner.strategies import Shard, Strategy, open_strategy
+from bigner.weights import InitialWeights
 
 TaggedSentence = Sequence[tuple[str, str]]
 
@@ -82,3 +92,26 @@ def run_config(folder: Path, model: Path, **sections: Any) -> RunConfig:
             **sections,
         }
     )
+
+
+def whole_model(model: ModelConfig, tags: tuple[str, ...], seed: int) -> PreTrainedModel:
+    """The model with its first values, as one process without a strategy would hold it."""
+    network = build_model(model, tags)
+    cache = Path(model.name_or_path) / "cache"
+    weights = InitialWeights(model, network, seed=seed, cache_root=cache)
+    allocate(network, torch.device("cpu"))
+    weights.fill(
+        Shard(name, tuple(p.shape), 0, p.numel(), p.detach().view(-1))
+        for name, p in network.named_parameters()
+    )
+    return network
+
+
+def opened(config: RunConfig, model: PreTrainedModel, *, training: bool = True) -> Strategy:
+    """One process' strategy that goes on with the values the model has."""
+    values = {name: p.detach().flatten().clone() for name, p in model.named_parameters()}
+    strategy = open_strategy(config, World(), model, training=training)
+    for shard in strategy.shards():
+        shard.master.copy_(values[shard.name])
+    strategy.publish()
+    return strategy

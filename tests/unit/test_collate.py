@@ -13,11 +13,16 @@ from bigner.data.batches import PADDING_ROW
 from bigner.data.collate import Batch, Collator, word_predictions
 from bigner.data.encode import NO_PIECE
 from bigner.data.prepare import Prepared, SplitData, prepare
-from bigner.distributed import World
-from bigner.modeling import build_model
 from bigner.optim import IGNORED, token_losses
-from bigner.strategies import open_strategy
-from tests.unit.helpers import SENTENCES, run_config, tiny_tokenizer, tiny_xlmr, write_columns
+from tests.unit.helpers import (
+    SENTENCES,
+    opened,
+    run_config,
+    tiny_tokenizer,
+    tiny_xlmr,
+    whole_model,
+    write_columns,
+)
 
 
 @pytest.fixture
@@ -75,8 +80,8 @@ def test_a_rank_with_nothing_computes_one_row(prepared: Prepared, tmp_path: Path
     tokenizer = tiny_tokenizer()
     tiny_xlmr(len(tokenizer)).save_pretrained(tmp_path / "model")
     config = run_config(tmp_path, tmp_path / "model")
-    model = build_model(config.model, prepared.labels.tags, seed=0)
-    strategy = open_strategy(config, World(), model)
+    model = whole_model(config.model, prepared.labels.tags, seed=0)
+    strategy = opened(config, model)
     logits = strategy.forward(batch.inputs)
     assert logits.isfinite().all()
     # Its share of the loss is zero and so are its gradients.

@@ -22,9 +22,16 @@ from bigner.distributed import World
 from bigner.errors import GatherError
 from bigner.evaluation.evaluator import Predictions, ShardedEvaluator, as_json, timed_run
 from bigner.evaluation.metrics import Scores
-from bigner.modeling import build_model
-from bigner.strategies import Strategy, open_strategy
-from tests.unit.helpers import SENTENCES, run_config, tiny_tokenizer, tiny_xlmr, write_columns
+from bigner.strategies import Strategy
+from tests.unit.helpers import (
+    SENTENCES,
+    opened,
+    run_config,
+    tiny_tokenizer,
+    tiny_xlmr,
+    whole_model,
+    write_columns,
+)
 
 # Enough of them for several batches of 32, in an order in which lengths alternate.
 CORPUS = SENTENCES * 6
@@ -42,7 +49,7 @@ class Setup:
     @property
     def strategy(self) -> Strategy:
         config = run_config(self.folder, self.folder / "model")
-        return open_strategy(config, World(), self.model, training=False)
+        return opened(config, self.model, training=False)
 
     def evaluator(self, batch_size: int = 7) -> ShardedEvaluator:
         split = self.prepared.splits["test"]
@@ -62,7 +69,7 @@ def set_up(
     prepared = prepare(config, tokenizer, ["test"])
     tiny_xlmr(len(tokenizer)).save_pretrained(folder / "model")
     labels = labels or prepared.labels
-    model = build_model(run_config(folder, folder / "model").model, labels.tags, seed=1)
+    model = whole_model(run_config(folder, folder / "model").model, labels.tags, seed=1)
     return Setup(folder, prepared, model, labels)
 
 

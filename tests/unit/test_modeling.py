@@ -25,12 +25,10 @@ from transformers import (
 
 from bigner.config.schema import ModelConfig
 from bigner.data.labels import LabelSet
-from bigner.distributed import World
 from bigner.errors import ModelError
-from bigner.modeling import build_model, check_fits, load_tokenizer, tags_of, units
+from bigner.modeling import check_fits, load_tokenizer, tags_of, units
 from bigner.optim import token_losses
-from bigner.strategies import Strategy, open_strategy
-from tests.unit.helpers import TINY, run_config, tiny_tokenizer, tiny_xlmr
+from tests.unit.helpers import TINY, opened, run_config, tiny_tokenizer, tiny_xlmr, whole_model
 
 TAGS = LabelSet.of_types(["PER", "LOC"]).tags
 VOCAB = 200
@@ -80,14 +78,14 @@ def saved_config(folder: Path, family: str, **changes: Any) -> Path:
 
 def from_scratch(folder: Path, *, seed: int = 0, dropout: float | None = None) -> PreTrainedModel:
     model = ModelConfig(name_or_path=str(folder), training_type="from_scratch", dropout=dropout)
-    return build_model(model, TAGS, seed)
+    return whole_model(model, TAGS, seed)
 
 
 def pretrained(
     folder: Path, tags: tuple[str, ...] = TAGS, *, seed: int = 0, kind: str = "fine_tuning"
 ) -> PreTrainedModel:
     model = ModelConfig.model_validate({"name_or_path": str(folder), "training_type": kind})
-    return build_model(model, tags, seed)
+    return whole_model(model, tags, seed)
 
 
 def weights_of(model: nn.Module) -> dict[str, torch.Tensor]:
@@ -98,10 +96,6 @@ def same(first: dict[str, torch.Tensor], second: dict[str, torch.Tensor]) -> boo
     return first.keys() == second.keys() and all(
         torch.equal(first[name], second[name]) for name in first
     )
-
-
-def opened(folder: Path, model: PreTrainedModel) -> Strategy:
-    return open_strategy(run_config(folder, folder), World(), model)
 
 
 @cache
@@ -120,7 +114,7 @@ def test_predicts_and_trains_a_step(family: str, tmp_path: Path) -> None:
     model = from_scratch(saved_config(tmp_path, family))
     assert {p.dtype for p in model.parameters()} == {torch.float32}
     assert model.config.id2label == dict(enumerate(TAGS))
-    strategy = opened(tmp_path, model)
+    strategy = opened(run_config(tmp_path, tmp_path), model)
     before = weights_of(model)
     logits = strategy.predict(batch())
     assert logits.shape == (2, 12, len(TAGS))
@@ -141,7 +135,7 @@ def test_predicts_and_trains_a_step(family: str, tmp_path: Path) -> None:
 
 
 def test_padding_does_not_change_predictions(family: str, tmp_path: Path) -> None:
-    strategy = opened(tmp_path, from_scratch(saved_config(tmp_path, family)))
+    strategy = opened(run_config(tmp_path, tmp_path), from_scratch(saved_config(tmp_path, family)))
     padded = strategy.predict(batch())[1, :7]
     alone = strategy.predict({name: values[1:, :7] for name, values in batch().items()})[0]
     torch.testing.assert_close(padded, alone, atol=1e-5, rtol=1e-4)
@@ -198,7 +192,7 @@ def test_transfer_learning_moves_the_head_alone(family: str, tmp_path: Path) -> 
     from_scratch(tmp_path / "config").save_pretrained(tmp_path / "model")
     model = pretrained(tmp_path / "model", kind="transfer_learning")
     before = weights_of(model)
-    strategy = opened(tmp_path, model)
+    strategy = opened(run_config(tmp_path, tmp_path), model)
     labels = torch.zeros(2, 12, dtype=torch.int64)
     strategy.backward(token_losses(strategy.forward(batch()), labels).mean(), last=True)
     strategy.step(1e-2)
@@ -232,7 +226,7 @@ def test_dropout_of_zero_is_none_at_all(family: str, tmp_path: Path) -> None:
     saved_config(tmp_path, family, **everywhere)
     outcomes = {}
     for dropout in (None, 0.0):
-        strategy = opened(tmp_path, from_scratch(tmp_path, dropout=dropout))
+        strategy = opened(run_config(tmp_path, tmp_path), from_scratch(tmp_path, dropout=dropout))
         first, second = (strategy.forward(batch()) for _ in range(2))
         outcomes[dropout] = torch.equal(first, second)
     assert outcomes == {None: False, 0.0: True}
@@ -264,7 +258,7 @@ def test_longest_window(family: str, positions: int, limit: int, tmp_path: Path)
         check_fits(model, tokenizer, limit + 1)
     # The limit is the model's own: one piece more has no position.
     if family != "modernbert":
-        strategy = opened(tmp_path, model)
+        strategy = opened(run_config(tmp_path, tmp_path), model)
         assert strategy.predict({"input_ids": torch.full((1, limit), 5)}).isfinite().all()
         with pytest.raises((IndexError, RuntimeError)):
             strategy.predict({"input_ids": torch.full((1, limit + 1), 5)})
@@ -275,7 +269,9 @@ def test_relative_positions_have_no_limit(family: str, tmp_path: Path) -> None:
     model = from_scratch(saved_config(tmp_path, family))
     length = 3 * TINY["max_position_embeddings"]
     check_fits(model, tokenizer_of(VOCAB), length)
-    logits = opened(tmp_path, model).predict({"input_ids": torch.full((1, length), 5)})
+    logits = opened(run_config(tmp_path, tmp_path), model).predict(
+        {"input_ids": torch.full((1, length), 5)}
+    )
     assert logits.isfinite().all()
 
 

@@ -15,7 +15,7 @@ from transformers import PreTrainedTokenizerFast
 
 from bigner.config.schema import DataConfig
 from bigner.data import prepare as module
-from bigner.data.prepare import Prepared, default_cache_dir, prepare
+from bigner.data.prepare import Prepared, prepare
 from bigner.errors import DataError
 from tests.unit.helpers import SENTENCES, tiny_tokenizer, write_columns
 
@@ -197,7 +197,7 @@ def test_default_cache_dir(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> N
     monkeypatch.setenv("HOME", str(tmp_path))
     for empty in (monkeypatch.delenv, lambda name: monkeypatch.setenv(name, "")):
         empty("BIGNER_CACHE")
-        assert default_cache_dir() == tmp_path / ".cache" / "bigner"
+        assert settings(tmp_path, cache_dir=None).cache_root() == tmp_path / ".cache" / "bigner"
 
 
 # ---------------------------------------------------------------- whole or not at all
