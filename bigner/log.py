@@ -176,7 +176,9 @@ class MetricsLog:
             return
         if step == self._first_step:
             self._forget(step, split)
-        numbers = {k: v for k, v in scores.items() if isinstance(v, int | float)}
+        numbers = _numbers(scores)
+        for head, of_head in scores.get("heads", {}).items():
+            numbers |= {f"{head}/{name}": value for name, value in _numbers(of_head).items()}
         self._write({"step": step, "split": split, **numbers}, split)
 
     def _forget(self, step: int, split: str) -> None:
@@ -241,6 +243,10 @@ def _drop_lines(path: Path, unwanted: Callable[[dict[str, Any]], bool]) -> None:
     working.replace(path)
 
 
+def _numbers(scores: Mapping[str, Any]) -> dict[str, int | float]:
+    return {name: value for name, value in scores.items() if isinstance(value, int | float)}
+
+
 def _one_line(metrics: Mapping[str, Any]) -> str:
     parts = [
         f"loss {_number(metrics['loss']):.4f}",
@@ -266,8 +272,25 @@ def show_scores(title: str, scores: Mapping[str, Any]) -> None:
     """Print scores on standard output: a line for each type, then the totals.
 
     Args:
-        scores: as ``Scores.as_dict`` gives them.
+        title: what was scored.
+        scores: as ``Timed.as_json`` gives them; of several heads each is shown.
     """
+    output = Console(highlight=False, soft_wrap=True)
+    heads = scores.get("heads", {"": scores})
+    for name, of_head in heads.items():
+        output.print(_score_table(f"{title}, {name}" if name else title, of_head))
+        output.print(
+            f"accuracy {of_head['accuracy']:.4f}, loss {_number(of_head['loss']):.4f}",
+            end="\n" if len(heads) > 1 else "; ",
+        )
+    output.print(
+        f"{scores['words']:,} words in {scores['sentences']:,} sentences, "
+        f"{scores['words_without_pieces']} without sub-words; "
+        f"{scores['words_per_second']:,.0f} words/s"
+    )
+
+
+def _score_table(title: str, scores: Mapping[str, Any]) -> Table:
     table = Table(title=title, title_justify="left")
     table.add_column("type")
     for name in ("precision", "recall", "f1", "support"):
@@ -276,16 +299,12 @@ def show_scores(title: str, scores: Mapping[str, Any]) -> None:
         table.add_row(name, *_row(values))
     table.add_section()
     total = {name: scores[name] for name in ("precision", "recall", "f1")}
-    table.add_row("all", *_row({**total, "support": scores["strict"]["support"]}), style="bold")
-    table.add_row("all, strict IOB2", *_row(scores["strict"]))
-    output = Console(highlight=False, soft_wrap=True)
-    output.print(table)
-    output.print(
-        f"accuracy {scores['accuracy']:.4f}, loss {_number(scores['loss']):.4f}; "
-        f"{scores['words']:,} words in {scores['sentences']:,} sentences, "
-        f"{scores['words_without_pieces']} without sub-words; "
-        f"{scores['words_per_second']:,.0f} words/s"
-    )
+    if strict := scores.get("strict"):
+        table.add_row("all", *_row({**total, "support": strict["support"]}), style="bold")
+        table.add_row("all, strict IOB2", *_row(strict))
+    else:
+        table.add_row("macro average", *_row({**total, "support": scores["words"]}), style="bold")
+    return table
 
 
 def _row(values: Mapping[str, Any]) -> list[str]:

@@ -20,6 +20,7 @@ from transformers import (
 
 from bigner.config.checks import missing_folder
 from bigner.config.schema import ModelConfig
+from bigner.data.heads import CONFIG_FIELD, Heads
 from bigner.errors import ModelError, one_line
 
 DROPOUT_FIELDS = (
@@ -199,21 +200,29 @@ def _longest_window(model: PreTrainedModel) -> int | None:
     return None
 
 
-def tags_of(folder: Path) -> list[str]:
-    """The tags of an exported model in the order of their ids.
+def describe_heads(model: PreTrainedModel, heads: Heads) -> None:
+    """Let the model's config say which of its labels belong to which head, if it has several."""
+    if (described := heads.described()) is not None:
+        setattr(model.config, CONFIG_FIELD, described)
+
+
+def heads_of(folder: Path) -> Heads:
+    """The heads of an exported model.
 
     Raises:
-        ModelError: the folder has no config, or its config has no names for its labels.
+        ModelError: the folder has no config, or its config does not name its labels.
     """
     path = folder / "config.json"
     try:
-        id2label = json.loads(path.read_text(encoding="utf-8"))["id2label"]
-        tags = [id2label[str(i)] for i in range(len(id2label))]
-    except (OSError, ValueError, KeyError, TypeError, RecursionError):
-        tags = []
-    if not tags or not all(isinstance(tag, str) for tag in tags):
+        config = json.loads(path.read_text(encoding="utf-8"))
+        id2label = config["id2label"]
+        names = [id2label[str(i)] for i in range(len(id2label))]
+        described = config.get(CONFIG_FIELD)
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError):
+        names = []
+    if not names or not all(isinstance(name, str) for name in names):
         raise ModelError(f"{folder}: no config.json that names its labels in id2label")
-    return tags
+    return Heads.from_config(described, names)
 
 
 def units(model: PreTrainedModel) -> list[nn.Module]:

@@ -1,34 +1,14 @@
-"""Loss, parameter groups and learning rate: what every strategy optimises, in the same way."""
+"""Parameter groups and learning rate: what every strategy optimises by, in the same way."""
 
 from __future__ import annotations
 
 from typing import Any
 
 import torch
-import torch.nn.functional as F
 from torch import nn
 from transformers import get_scheduler
 
 from bigner.config.schema import TrainingConfig
-
-IGNORED = -100
-"""Label of a piece that carries none: special tokens, padding, later pieces, context words."""
-
-
-def token_losses(logits: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
-    """Cross-entropy of each piece, in fp32; zero where the label is ``IGNORED``.
-
-    Args:
-        logits: ``[rows, pieces, labels]``, any float dtype.
-        labels: ``[rows, pieces]``, ids or ``IGNORED``.
-
-    Returns:
-        ``[rows, pieces]``.
-    """
-    flat = F.cross_entropy(
-        logits.float().flatten(0, 1), labels.flatten(), ignore_index=IGNORED, reduction="none"
-    )
-    return flat.view_as(labels)
 
 
 def parameter_groups(model: nn.Module, weight_decay: float) -> list[dict[str, Any]]:

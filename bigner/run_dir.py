@@ -31,6 +31,7 @@ _FREE_FIELDS = {
     "data.cache_dir",
     "evaluation.batch_size",
     "evaluation.on_collapse",
+    "evaluation.train_sample",
     "training.gradient_checkpointing",
     "training.log_every",
     "training.max_skipped_steps",

@@ -8,6 +8,7 @@ from collections import deque
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
+from functools import cached_property
 from importlib import metadata
 from pathlib import Path
 from signal import Signals
@@ -23,10 +24,11 @@ from bigner.checkpoint.manifest import Manifest, config_of, read_manifest
 from bigner.checkpoint.save import FAILED, IDLE, Saver
 from bigner.config.deepspeed import MIN_LOSS_SCALE
 from bigner.config.schema import RunConfig
-from bigner.data.prepare import Prepared
+from bigner.data.prepare import Prepared, SplitData
+from bigner.data.subset import sample_of
 from bigner.distributed import World
 from bigner.errors import CheckpointError, RunError, Stopped
-from bigner.evaluation.evaluator import ShardedEvaluator, as_json, timed_run
+from bigner.evaluation.evaluator import ShardedEvaluator, timed_run
 from bigner.export import export_model, load_weights
 from bigner.log import MetricsLog, inform, plain, show_scores, warn
 from bigner.optim import LearningRate
@@ -80,8 +82,20 @@ class TrainingRun:
 
     @property
     def is_over(self) -> bool:
-        """Whether the last step is done."""
-        return self.step == self.total_steps
+        """Whether the last step is done, or all that will be."""
+        return self.step == self.total_steps or self.stops_early()
+
+    def stops_early(self) -> bool:
+        """Whether validation gained nothing for as long as the config waits for it."""
+        patience, min_gain = self.config.evaluation.patience, self.config.evaluation.min_gain
+        if patience is None:
+            return False
+        best, waited = -math.inf, 0
+        for scores in self.history:
+            value = self._gain(scores)
+            waited = 0 if value > best + min_gain else waited + 1
+            best = value if not waited else best
+        return waited >= patience
 
     # ------------------------------------------------------------ numbers
 
@@ -126,15 +140,15 @@ class TrainingRun:
 
     # ------------------------------------------------------------ evaluation
 
+    def _gain(self, scores: dict[str, Any]) -> float:
+        """The score that makes weights the best, such that more is better."""
+        return _or_worst(-self._metric(scores) if self._lower_is_better else self._metric(scores))
+
     def best(self) -> dict[str, Any] | None:
         """The entry of the history with the best score; of equals the one of the least loss."""
-        sign = -1 if self._lower_is_better else 1
         return max(
             self.history,
-            key=lambda scores: (
-                _or_worst(sign * self._metric(scores)),
-                _or_worst(-float(scores["loss"])),
-            ),
+            key=lambda scores: (self._gain(scores), _or_worst(-float(scores["loss"]))),
             default=None,
         )
 
@@ -152,13 +166,27 @@ class TrainingRun:
         Raises:
             RunError: the model collapsed, and the config says to stop then.
         """
-        scores, only_tag = self._score("validation", log)
+        if self.config.evaluation.train_sample is not None:
+            self._score("train_sample", self._train_sample, log)
+        scores, only_tag = self._score("validation", self.prepared.splits["validation"], log)
         self.history.append({"step": self.step, **scores})
         self.schedule.scored(self._metric(scores))
         if self.best() is self.history[-1]:
             self._export()
         if only_tag is not None and self.step >= self.schedule.warmup_steps:
             self._collapsed(only_tag)
+        if self.world.is_main and self.stops_early():
+            inform(
+                f"step {self.step}: no gain in {self.config.evaluation.patience} evaluations; "
+                f"stopping early"
+            )
+
+    @cached_property
+    def _train_sample(self) -> SplitData:
+        """Windows of the training data that are scored at times, always the same."""
+        count = self.config.evaluation.train_sample
+        assert count is not None
+        return sample_of(self.prepared.splits["train"], len(self.prepared.heads), count)
 
     def _collapsed(self, tag: str) -> None:
         what = (
@@ -173,20 +201,23 @@ class TrainingRun:
         if self.world.is_main:
             warn(what)
 
-    def _score(self, split: Any, log: MetricsLog) -> tuple[dict[str, Any], str | None]:
+    def _score(
+        self, name: str, split: SplitData, log: MetricsLog
+    ) -> tuple[dict[str, Any], str | None]:
         """The scores, and the tag of all words if there is but one while gold has entities."""
         evaluator = ShardedEvaluator(
             self.prepared,
-            self.prepared.splits[split],
-            self.prepared.labels,
+            split,
+            self.prepared.heads,
             self.world,
             batch_size=self.config.evaluation.batch_size,
+            decoding=self.config.evaluation.decoding,
         )
         timed, predictions = timed_run(evaluator, self.strategy)
-        scores = as_json(timed)
-        log.evaluated(self.step, split, scores)
+        scores = timed.as_json(self.config)
+        log.evaluated(self.step, name, scores)
         if self.world.is_main:
-            show_scores(f"{split}, step {self.step}", scores)
+            show_scores(f"{name.replace('_', ' ')}, step {self.step}", scores)
         return scores, evaluator.only_tag(predictions)
 
     def _export(self) -> None:
@@ -214,7 +245,7 @@ class TrainingRun:
             "skipped_in_a_row": self.skipped_in_a_row,
             "history": list(self.history),
             "best": best and {"step": best["step"], "value": self._metric(best)},
-            "labels": self.prepared.labels.tags,
+            "labels": self.prepared.heads.names_of_logits,
             "config": self.config.model_dump(mode="json"),
             "world_size": self.world.size,
             "versions": versions(),
@@ -338,7 +369,7 @@ class TrainingRun:
     def _tell_resume(self, folder: Path, manifest: Manifest) -> None:
         """Make sure that the run can go on from a checkpoint, and tell of it; for rank 0."""
         checkpoints = self.run_dir.checkpoints
-        folders.check_fits(folder, manifest, self.prepared.labels.tags, self.total_steps)
+        folders.check_fits(folder, manifest, self.prepared.heads.names_of_logits, self.total_steps)
         for name, before, now in differences(config_of(folder, manifest), self.config):
             warn(f"{name} was {before!r} when {folder} was written and is {now!r} now")
         for aside in folders.set_newer_aside(checkpoints, manifest.step):
@@ -355,15 +386,18 @@ class TrainingRun:
             self._export()
         elif best is not self.history[-1]:
             load_weights(self.run_dir.model, self.strategy)
-        test = self._score("test", log)[0] if "test" in self.prepared.splits else None
+        test = None
+        if "test" in self.prepared.splits:
+            test, _ = self._score("test", self.prepared.splits["test"], log)
         summary: dict[str, Any] = {
             "steps": self.step,
+            "stopped_early": self.step < self.total_steps,
             "skipped_steps": self.skipped_steps,
             "best_step": best["step"] if best else self.step,
             "validation": best,
             "test": test,
             "model": str(self.run_dir.model),
-            "labels": self.prepared.labels.tags,
+            "labels": self.prepared.heads.names_of_logits,
             "strategy": self.config.strategy.kind,
             "precision": self.config.precision,
             "world_size": self.world.size,

@@ -33,15 +33,23 @@ def reference() -> str:
             sections.append(_table(title, f"{name}.", definition, schema))
             for inner, value in definition["properties"].items():
                 for nested in _sections_of(value, schema):
-                    sections.append(_table(f"`{name}.{inner}`", f"{name}.{inner}.", nested, schema))
+                    place = f"{name}.{inner}" + (".NAME" if _sections_by_name(value) else "")
+                    sections.append(_table(f"`{place}`", f"{place}.", nested, schema))
     return "\n".join(sections)
 
 
 def _sections_of(field: dict[str, Any], schema: dict[str, Any]) -> list[dict[str, Any]]:
     """The sections a field can hold: one, several told apart by their kind, or none."""
     options = [field, *field.get("oneOf", []), *field.get("anyOf", []), *field.get("allOf", [])]
+    options += _sections_by_name(field)
     names = [option["$ref"].rsplit("/", 1)[1] for option in options if "$ref" in option]
     return [schema["$defs"][name] for name in names]
+
+
+def _sections_by_name(field: dict[str, Any]) -> list[dict[str, Any]]:
+    """What a field holds under names of the user's own, if these are sections."""
+    patterns = [option.get("patternProperties", {}) for option in (field, *field.get("anyOf", []))]
+    return [inner for held in patterns for inner in held.values() if "$ref" in inner]
 
 
 def _table(title: str, prefix: str, definition: dict[str, Any], schema: dict[str, Any]) -> str:
@@ -52,7 +60,9 @@ def _table(title: str, prefix: str, definition: dict[str, Any], schema: dict[str
     required = definition.get("required", [])
     for name, field in definition["properties"].items():
         default = "needed" if name in required else _show(field.get("default"))
-        values = "a section, below" if _sections_of(field, schema) else _values(field)
+        values = _values(field)
+        if _sections_of(field, schema):
+            values = "sections by name, below" if _sections_by_name(field) else "a section, below"
         description = field.get("description", "").replace("\n", " ").replace("|", "\\|")
         lines.append(f"| `{prefix}{name}` | {values} | {default} | {description} |")
     return "\n".join([*lines, ""])
@@ -69,8 +79,8 @@ def _values(field: dict[str, Any]) -> str:
     kind = {"integer": "whole number", "string": "text", "boolean": "`true`, `false`"}.get(
         field.get("type", ""), field.get("type", "")
     )
-    if kind == "array":
-        return "list"
+    if kind in ("array", "object"):
+        return {"array": "list", "object": "map"}[kind]
     bounds = [
         f"{sign} {field[key]:g}"
         for key, sign in (

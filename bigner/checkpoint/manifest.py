@@ -34,12 +34,11 @@ _Count = Annotated[int, Field(ge=0, lt=2**63)]
 
 
 def _has_what_is_read(scores: dict[str, Any]) -> dict[str, Any]:
-    strict = scores.get("strict")
-    numbers = {name: scores.get(name) for name in ("f1", "precision", "recall", "accuracy", "loss")}
-    numbers |= {
-        "step": scores.get("step"),
-        "strict.f1": isinstance(strict, dict) and strict.get("f1"),
-    }
+    names = ("step", "f1", "precision", "recall", "accuracy", "loss")
+    numbers = {name: scores.get(name) for name in names}
+    if (strict := scores.get("strict")) is not None:
+        # Which a head of classes does not have.
+        numbers["strict.f1"] = isinstance(strict, dict) and strict.get("f1")
     for name, number in numbers.items():
         # A loss that is no number is one: of a model that diverged.
         if isinstance(number, bool) or not isinstance(number, int | float):

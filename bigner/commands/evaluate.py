@@ -6,13 +6,13 @@ from pathlib import Path
 from typing import Any
 
 from bigner.config.schema import ModelConfig, RunConfig, Split
-from bigner.data.labels import LabelSet
+from bigner.data.heads import Heads
 from bigner.data.prepare import prepare
 from bigner.distributed import World
 from bigner.errors import UserError
-from bigner.evaluation.evaluator import ShardedEvaluator, as_json, timed_run
+from bigner.evaluation.evaluator import ShardedEvaluator, timed_run
 from bigner.log import warn
-from bigner.modeling import build_model, check_fits, load_tokenizer, tags_of
+from bigner.modeling import build_model, check_fits, heads_of, load_tokenizer
 from bigner.run_dir import write_text
 from bigner.strategies import open_strategy
 from bigner.strategies.precision import slow_precision_warning
@@ -37,7 +37,8 @@ def evaluate(
         world: all ranks.
         model_dir: a transformers folder whose labels are IOB2 tags.
         split: the split to score.
-        predictions_file: where rank 0 writes ``word<TAB>gold<TAB>predicted`` lines, if given.
+        predictions_file: where rank 0 writes ``word<TAB>gold<TAB>predicted`` lines, if given; of
+            several heads each has a file of its own, ``-HEAD`` behind its stem.
 
     Returns:
         scores and speed; the same on every rank, but for the speed.
@@ -50,12 +51,11 @@ def evaluate(
     from_folder = ModelConfig(
         name_or_path=str(model_dir), trust_remote_code=config.model.trust_remote_code
     )
-    tags = tags_of(model_dir)
-    labels = LabelSet.from_id2label(dict(enumerate(tags)))
+    heads = heads_of(model_dir)
     tokenizer = load_tokenizer(from_folder)
     prepared = prepare(config.data, tokenizer, [split])
     data = prepared.splits[split]
-    model = build_model(from_folder, labels.tags)
+    model = build_model(from_folder, heads.names_of_logits)
     check_fits(model, tokenizer, config.data.max_length)
     weights = InitialWeights(
         from_folder,
@@ -65,35 +65,47 @@ def evaluate(
         new_head=False,
     )
     if world.is_main:
-        _tell_warnings(config, world, prepared.warnings, labels, prepared.labels)
+        _tell_warnings(config, world, prepared.warnings, heads, prepared.heads)
 
     strategy = open_strategy(config, world, model, training=False)
     weights.fill(strategy.shards())
     strategy.publish()
     evaluator = ShardedEvaluator(
-        prepared, data, labels, world, batch_size=config.evaluation.batch_size
+        prepared,
+        data,
+        heads,
+        world,
+        batch_size=config.evaluation.batch_size,
+        decoding=config.evaluation.decoding,
     )
     timed, predictions = timed_run(evaluator, strategy)
     if predictions_file is not None and world.is_main:
         words = data.sentences.data.column("words").to_pylist()
-        write_text(predictions_file, _as_columns(words, *evaluator.tags(predictions)))
+        for head in prepared.heads:
+            file = predictions_file
+            if len(prepared.heads) > 1:
+                file = file.with_stem(f"{file.stem}-{head.name}")
+            write_text(file, _as_columns(words, *evaluator.tags(predictions, head.name)))
     strategy.close()
-    return as_json(timed)
+    return timed.as_json(config)
 
 
 def _tell_warnings(
-    config: RunConfig, world: World, warnings: tuple[str, ...], model: LabelSet, data: LabelSet
+    config: RunConfig, world: World, warnings: tuple[str, ...], model: Heads, data: Heads
 ) -> None:
     for warning in warnings:
         warn(warning)
     if slow := slow_precision_warning(config.precision, world.device):
         warn(slow)
-    unknown = sorted(set(data.types) - set(model.types))
-    if unknown:
-        warn(
-            f"the model has no label for {', '.join(unknown)}: entities of these types count as "
-            f"missed, and their pieces do not count in the loss"
-        )
+    for head in data:
+        other = model[0] if len(model) == 1 else model.named(head.name)
+        unknown = sorted(set(head.names) - set(other.names))
+        if unknown:
+            what = "entities of these types" if head.kind == "tags" else "words of these classes"
+            warn(
+                f"the model has no label for {', '.join(unknown)}: {what} count as missed, and "
+                f"their pieces do not count in the loss"
+            )
 
 
 def _as_columns(words: list[list[str]], gold: list[list[str]], predicted: list[list[str]]) -> str:

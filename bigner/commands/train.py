@@ -17,8 +17,8 @@ from bigner.data.prepare import Prepared, prepare
 from bigner.distributed import World
 from bigner.errors import LaunchError
 from bigner.log import MetricsLog, inform, show_scores, warn
-from bigner.modeling import build_model, check_fits, load_tokenizer
-from bigner.optim import token_losses
+from bigner.loss import TrainingLoss
+from bigner.modeling import build_model, check_fits, describe_heads, load_tokenizer
 from bigner.run_dir import RunDir
 from bigner.stop import StopSignals
 from bigner.strategies import StepOutcome, open_strategy
@@ -49,10 +49,12 @@ def train(config: RunConfig, world: World) -> dict[str, Any]:
 
     tokenizer = load_tokenizer(config.model)
     prepared = prepare(config.data, tokenizer, config.data.splits())
-    model = build_model(config.model, prepared.labels.tags)
+    model = build_model(config.model, prepared.heads.names_of_logits)
+    describe_heads(model, prepared.heads)
     check_fits(model, tokenizer, config.data.max_length)
     world.main_first(lambda: run_dir.make_ready(model, tokenizer))
-    plan = _training_plan(config, prepared)
+    loss = _training_loss(config, prepared, world)
+    plan = _training_plan(config, prepared, loss)
     total_steps = config.training.max_steps or plan.steps_per_epoch * config.training.num_epochs()
     if world.is_main:
         _tell_plan(config, world, prepared, model, accumulation, total_steps)
@@ -70,12 +72,14 @@ def train(config: RunConfig, world: World) -> dict[str, Any]:
         if world.is_main:
             inform(weights.report)
     with StopSignals() as signals, run.naming_lost_ranks():
-        summary = _train_steps(run, plan, signals)
+        summary = _train_steps(run, plan, loss, signals)
     strategy.close()
     return summary
 
 
-def _train_steps(run: TrainingRun, plan: TrainingPlan, signals: StopSignals) -> dict[str, Any]:
+def _train_steps(
+    run: TrainingRun, plan: TrainingPlan, loss: TrainingLoss, signals: StopSignals
+) -> dict[str, Any]:
     """The steps that are left, with all that is due between them, and the end of the run."""
     world, log_every = run.world, run.config.training.log_every
     collate = Collator(run.prepared, run.prepared.splits["train"], world.device)
@@ -91,14 +95,17 @@ def _train_steps(run: TrainingRun, plan: TrainingPlan, signals: StopSignals) -> 
             # The run was stopped after a step and before its evaluation.
             run.evaluate(log)
         for step, batch in plan.steps(run.step, run.total_steps):
+            if run.is_over:
+                # Early, for want of a gain; a resumed run may find that it had come to this.
+                break
             learning_rate = run.schedule.at(step)
-            loss_share, outcome = _train_step(run, collate, step, batch, learning_rate)
+            loss_share, outcome = _train_step(run, collate, loss, step, batch, learning_rate)
             run.note_step(loss_share, outcome)
             speed.add(batch.num_tokens)
             metrics = None
             if run.step % log_every == 0 or run.is_over:
-                loss = float(world.sum(loss_share))
-                metrics = _metrics(loss, outcome, learning_rate, speed.tokens_per_second())
+                mean_loss = float(world.sum(loss_share))
+                metrics = _metrics(mean_loss, outcome, learning_rate, speed.tokens_per_second())
             log.step_done(run.step, metrics)
             run.heed(signals.received)
             if run.evaluation_due():
@@ -130,11 +137,23 @@ def _finished(run_dir: RunDir, world: World) -> dict[str, Any] | None:
     return shared
 
 
-def _training_plan(config: RunConfig, prepared: Prepared) -> TrainingPlan:
+def _training_loss(config: RunConfig, prepared: Prepared, world: World) -> TrainingLoss:
+    """The loss, with class weights from the whole training data, so alike on every rank."""
+    train, heads = prepared.splits["train"], prepared.heads
+    return TrainingLoss(
+        config.loss,
+        heads,
+        [head.weight for head in config.data.resolved_heads().values()],
+        [train.label_counts(i, len(head.labels)) for i, head in enumerate(heads)],
+        world.device,
+    )
+
+
+def _training_plan(config: RunConfig, prepared: Prepared, loss: TrainingLoss) -> TrainingPlan:
     windows = prepared.splits["train"]
     return TrainingPlan(
         windows.column("length"),
-        windows.column("num_labels"),
+        [windows.label_weights(i, weights) for i, weights in enumerate(loss.class_weights)],
         global_batch_size=config.training.global_batch_size,
         seed=config.seed,
     )
@@ -168,7 +187,12 @@ def _tell_plan(
 
 
 def _train_step(
-    run: TrainingRun, collate: Collator, step: int, batch: TrainingStep, learning_rate: float
+    run: TrainingRun,
+    collate: Collator,
+    loss: TrainingLoss,
+    step: int,
+    batch: TrainingStep,
+    learning_rate: float,
 ) -> tuple[torch.Tensor, StepOutcome]:
     """One optimizer step; returns this rank's share of the mean loss, which ranks sum up."""
     # Dropout follows from (seed, step, rank), so a resumed run draws what an unbroken one would.
@@ -180,7 +204,7 @@ def _train_step(
     for i, rows in enumerate(micro_batches):
         micro_batch = collate(rows)
         logits = strategy.forward(micro_batch.inputs)
-        share = token_losses(logits, micro_batch.labels).sum() / max(1, batch.num_labels)
+        share = loss.share(logits, micro_batch.labels, batch.label_weights)
         strategy.backward(share, last=i == len(micro_batches) - 1)
         loss_share += share.detach()
     return loss_share, strategy.step(learning_rate)

@@ -170,6 +170,7 @@ def _field_path(detail: ErrorDetails) -> FieldPath:
         for i, part in enumerate(place)
         if isinstance(part, int)
         or part in _FIELD_NAMES
+        or place[i - 1 : i] == ("heads",)
         or (i == last and detail["type"] == "extra_forbidden")
     )
 
@@ -188,6 +189,8 @@ def _rule(detail: ErrorDetails, path: FieldPath, values: Any) -> str:  # noqa: P
             return "must have a kind: 'single', 'fsdp' or 'zero'"
         case "model_type" | "model_attributes_type" | "dict_type":
             return "must be a section of fields"
+        case "string_pattern_mismatch":
+            return "must begin with a letter and hold letters, digits, - and _ alone"
         case "value_error":
             return str(context["error"])
         case kind if kind in _TYPE_RULES:
@@ -212,7 +215,10 @@ _TYPE_RULES = {
 def _section_class(path: FieldPath, values: Any) -> type[Section] | None:
     """The schema of the section at ``path``, as far as the values tell which one it is."""
     cls: type[Section] = RunConfig
-    for part in path:
+    for i, part in enumerate(path):
+        if path[i - 1 : i] == ("heads",):
+            # Its name is the user's own; the section of `heads` is that of one head already.
+            continue
         if not isinstance(part, str) or part not in cls.model_fields:
             return None
         if cls is RunConfig and part == "strategy":
@@ -220,7 +226,7 @@ def _section_class(path: FieldPath, values: Any) -> type[Section] | None:
             kind = strategy.get("kind") if isinstance(strategy, dict) else None
             cls = _STRATEGIES.get(str(kind), schema.SingleStrategy)
             continue
-        candidates = [cls.model_fields[part].annotation, *_args(cls, part)]
+        candidates = _types_in(cls.model_fields[part].annotation)
         found = [c for c in candidates if isinstance(c, type) and issubclass(c, Section)]
         if not found:
             return None
@@ -235,8 +241,10 @@ _STRATEGIES: dict[str, type[Section]] = {
 }
 
 
-def _args(cls: type[Section], field: str) -> tuple[Any, ...]:
-    return getattr(cls.model_fields[field].annotation, "__args__", ())
+def _types_in(annotation: Any) -> list[Any]:
+    """A type and all that it is put together from."""
+    inner = getattr(annotation, "__args__", ())
+    return [annotation, *(found for part in inner for found in _types_in(part))]
 
 
 def _description(path: FieldPath, values: Any) -> str:

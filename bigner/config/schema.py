@@ -20,6 +20,11 @@ SPLITS: tuple[Split, ...] = ("train", "validation", "test")
 TagScheme = Literal["auto", "iob2", "iob1", "bioes", "io"]
 Schedule = Literal["linear", "cosine", "constant", "reduce_on_plateau"]
 Metric = Literal["f1", "precision", "recall", "accuracy", "loss", "strict_f1"]
+HeadName = Annotated[str, Field(pattern=r"^[A-Za-z][A-Za-z0-9_-]{0,63}$")]
+ClassWeighting = Literal["none", "inverse_frequency", "effective_number"]
+
+ONLY_HEAD = "tags"
+"""Name of the head where the config names none."""
 
 
 def _possible_path(value: object) -> object:
@@ -82,14 +87,57 @@ class Columns(Section):
     words: int | str
     """Column of the words: a number from 0 (negative from the end), or a name."""
 
-    tags: int | str
-    """Column of the tags: a number from 0 (negative from the end), or a name."""
+    tags: int | str | None = None
+    """Column of the tags, in the same form; left out where `data.heads` names the columns."""
 
 
-_DEFAULT_COLUMNS = {
-    "columns": Columns(words=0, tags=-1),
-    "jsonl": Columns(words="words", tags="tags"),
-    "hub": Columns(words="tokens", tags="ner_tags"),
+class HeadConfig(Section):
+    """One thing that is told of every word: a linear layer of its own on the shared encoder."""
+
+    column: int | str
+    """Column of its labels: a number from 0 (negative from the end), or a name."""
+
+    kind: Literal["tags", "classes"] = "tags"
+    """`tags` for entities in a tag scheme, scored as spans; `classes` for one class a word, such
+    as parts of speech, scored by accuracy and macro F1."""
+
+    weight: float = Field(default=1.0, gt=0.0)
+    """What its mean loss is multiplied with in the sum over all heads."""
+
+    scheme: TagScheme = "auto"
+    """For `tags`: tag scheme of the files."""
+
+    labels: tuple[str, ...] | None = Field(default=None, min_length=1, strict=False)
+    """Entity types or classes, in the order of their ids; by default all of all splits: types
+    sorted, classes by how often they occur."""
+
+    @model_validator(mode="after")
+    def _labels_suit_the_kind(self) -> HeadConfig:
+        _check_labels(self.labels, "labels", self.kind)
+        if self.kind == "classes" and self.scheme != "auto":
+            raise ValueError(f"classes have no tag scheme; take out scheme {self.scheme!r}")
+        return self
+
+
+def _check_labels(labels: tuple[str, ...] | None, field: str, kind: str) -> None:
+    for label in labels or ():
+        if not label:
+            raise ValueError(f"{field} has an empty name; take it out")
+        if kind == "tags" and (label == "O" or label[:2] in _TAG_PREFIXES):
+            raise ValueError(
+                f"{field} lists entity types such as PER, and got {label!r}; leave out O and the "
+                f"prefixes"
+            )
+    if labels and len(set(labels)) != len(labels):
+        raise ValueError(f"{field} names one twice; list each once")
+
+
+_TAG_PREFIXES = ("B-", "I-", "E-", "S-", "L-", "U-")
+_DEFAULT_COLUMNS: dict[str, tuple[int | str, int | str]] = {
+    "columns": (0, -1),
+    "jsonl": ("words", "tags"),
+    "hub": ("tokens", "ner_tags"),
+    "spans": ("text", "entities"),
 }
 
 
@@ -122,14 +170,23 @@ class DataConfig(Section):
     separator: Literal["auto", "tab", "whitespace"] = "auto"
     """What separates columns; `auto` splits a line at its TABs where it has any, else at spaces."""
 
+    heads: dict[HeadName, HeadConfig] | None = Field(default=None, min_length=1)
+    """Several things to tell of every word, by name, such as `ner` and `upos`: one encoder, a
+    linear layer for each. Without it there is one head, for `columns.tags`."""
+
     scheme: TagScheme = "auto"
-    """Tag scheme of the files; inside bigner everything is IOB2."""
+    """Tag scheme of the files, where `heads` are not given; inside bigner everything is IOB2."""
 
     labels: tuple[str, ...] | None = Field(default=None, min_length=1, strict=False)
-    """Entity types, in the order of their ids; by default all types of all splits, sorted."""
+    """Entity types, in the order of their ids, where `heads` are not given; by default all types
+    of all splits, sorted."""
 
     unit: Literal["sentence", "document"] = "sentence"
     """What one text is: a sentence by itself, or a whole document cut into windows."""
+
+    context: int = Field(default=0, ge=0)
+    """Words of the same document that are read on each side of a sentence, as far as the window
+    has room; nothing is learnt or predicted there. For `unit: sentence`."""
 
     max_length: int = Field(default=256, ge=8)
     """Sub-word pieces in a window, special tokens included."""
@@ -156,9 +213,25 @@ class DataConfig(Section):
         """The splits that are given, in the order train, validation, test."""
         return tuple(split for split in SPLITS if self.source(split) is not None)
 
-    def resolved_columns(self) -> Columns:
-        """The columns as given, or the format's own default (not meant for ``spans``)."""
-        return self.columns or _DEFAULT_COLUMNS[self.format]
+    def words_column(self) -> int | str:
+        """Column of the words as given, or the format's own (``spans`` has none)."""
+        return self.columns.words if self.columns else _DEFAULT_COLUMNS[self.format][0]
+
+    def resolved_heads(self) -> dict[str, HeadConfig]:
+        """The heads as given, or the one that the other fields describe."""
+        if self.heads is not None:
+            return self.heads
+        column = self.columns.tags if self.columns else None
+        if column is None:
+            column = _DEFAULT_COLUMNS[self.format][1]
+        return {ONLY_HEAD: HeadConfig(column=column, scheme=self.scheme, labels=self.labels)}
+
+    def tag_fields(self) -> dict[str, tuple[str, int | str]]:
+        """Head -> the dotted field that names its column, and the column."""
+        return {
+            name: (f"data.heads.{name}.column" if self.heads else "data.columns.tags", head.column)
+            for name, head in self.resolved_heads().items()
+        }
 
     @model_validator(mode="after")
     def _hub_names_its_dataset(self) -> DataConfig:
@@ -172,22 +245,50 @@ class DataConfig(Section):
         return self
 
     @model_validator(mode="after")
-    def _columns_suit_the_format(self) -> DataConfig:
-        if self.columns is None:
+    def _heads_stand_alone(self) -> DataConfig:
+        if self.heads is None:
             return self
         if self.format == "spans":
-            raise ValueError("format 'spans' has no columns; take data.columns out")
-        if self.format in ("jsonl", "hub"):
-            for name, value in (("words", self.columns.words), ("tags", self.columns.tags)):
-                if isinstance(value, int):
-                    raise ValueError(
-                        f"format {self.format!r} has fields by name, and data.columns.{name} is "
-                        f"the number {value}; give the field's name"
-                    )
-        if self.columns.words == self.columns.tags:
+            raise ValueError("format 'spans' has one kind of entities; take data.heads out")
+        instead = {
+            "data.columns.tags": self.columns is not None and self.columns.tags is not None,
+            "data.labels": self.labels is not None,
+            "data.scheme": self.scheme != "auto",
+        }
+        for field, given in instead.items():
+            if given:
+                raise ValueError(
+                    f"{field} and data.heads are both given; with heads, say it in each of them"
+                )
+        return self
+
+    @model_validator(mode="after")
+    def _columns_suit_the_format(self) -> DataConfig:
+        if self.format == "spans":
+            if self.columns is not None:
+                raise ValueError("format 'spans' has no columns; take data.columns out")
+            return self
+        seen: dict[int | str, str] = {}
+        columns = {"data.columns.words": self.words_column(), **dict(self.tag_fields().values())}
+        for field, value in columns.items():
+            if self.format in ("jsonl", "hub") and isinstance(value, int):
+                raise ValueError(
+                    f"format {self.format!r} has fields by name, and {field} is the number "
+                    f"{value}; give the field's name"
+                )
+            if value in seen:
+                raise ValueError(
+                    f"{seen[value]} and {field} are both {value!r}; they must be two columns"
+                )
+            seen[value] = field
+        return self
+
+    @model_validator(mode="after")
+    def _context_is_for_sentences(self) -> DataConfig:
+        if self.context and self.unit != "sentence":
             raise ValueError(
-                f"data.columns.words and data.columns.tags are both {self.columns.words!r}; "
-                f"they must be two columns"
+                f"data.context {self.context} is for data.unit sentence, and unit is "
+                f"{self.unit!r}, where a window is full of text anyway; take one of them out"
             )
         return self
 
@@ -202,15 +303,27 @@ class DataConfig(Section):
 
     @model_validator(mode="after")
     def _labels_are_types(self) -> DataConfig:
-        for label in self.labels or ():
-            if label == "O" or label[:2] in ("B-", "I-", "E-", "S-", "L-", "U-") or not label:
-                raise ValueError(
-                    f"data.labels lists entity types such as PER, and got {label!r}; "
-                    f"leave out O and the prefixes"
-                )
-        if self.labels and len(set(self.labels)) != len(self.labels):
-            raise ValueError("data.labels names a type twice; list each type once")
+        _check_labels(self.labels, "data.labels", "tags")
         return self
+
+
+class LossConfig(Section):
+    """What a wrong label costs. The mean is over the weights of all labels of the global batch."""
+
+    class_weights: ClassWeighting | dict[str, Annotated[float, Field(gt=0.0)]] = "none"
+    """What a label counts: all the same, more the rarer it is among the training labels
+    (`inverse_frequency`, or `effective_number`, which is milder), or a map from tags (`O`,
+    `B-PER`), entity types or classes to numbers, 1 for what it leaves out."""
+
+    effective_number_beta: float = Field(default=0.9999, gt=0.0, lt=1.0)
+    """For `effective_number`: the nearer to 1, the more rare labels count."""
+
+    focal_gamma: float = Field(default=0.0, ge=0.0)
+    """Focal loss: a label that the model gives probability p counts (1 - p) to this power; 0 is
+    cross-entropy."""
+
+    label_smoothing: float = Field(default=0.0, ge=0.0, lt=1.0)
+    """Share of the target that is spread over all labels."""
 
 
 class TrainingConfig(Section):
@@ -379,6 +492,23 @@ class EvaluationConfig(Section):
     metric: Metric = "f1"
     """The validation score that makes weights the best."""
 
+    head: str | None = None
+    """The head whose score that is; the first of `data.heads` if absent."""
+
+    patience: int | None = Field(default=None, ge=1)
+    """Stop early after so many evaluations in a row without a gain; never if absent."""
+
+    min_gain: float = Field(default=0.0, ge=0.0)
+    """For `patience`: what the score must gain on the best so far to count as one."""
+
+    train_sample: int | None = Field(default=None, ge=1)
+    """Score so many windows of the training data along with validation, to see what is learnt by
+    heart; none if absent."""
+
+    decoding: Literal["argmax", "iob2"] = "argmax"
+    """`argmax` takes the best tag of each word; `iob2` the best sequence of tags in which no I-
+    stands where it continues nothing."""
+
     on_collapse: Literal["warn", "stop"] = "warn"
     """What to do when, after warm-up, every word of validation gets the same tag: `warn`, or save
     and `stop`."""
@@ -427,6 +557,9 @@ class RunConfig(Section):
     training: TrainingConfig = TrainingConfig()
     """How long and how fast the model learns."""
 
+    loss: LossConfig = LossConfig()
+    """What a wrong label costs."""
+
     strategy: StrategyConfig = SingleStrategy()
     """How the model is spread over processes: `single`, `fsdp` or `zero`, told apart by `kind`."""
 
@@ -447,3 +580,31 @@ class RunConfig(Section):
                 "give data.validation or take another schedule"
             )
         return self
+
+    @model_validator(mode="after")
+    def _patience_needs_validation(self) -> RunConfig:
+        if self.evaluation.patience is not None and self.data.validation is None:
+            raise ValueError(
+                "evaluation.patience follows the validation score; give data.validation or take "
+                "patience out"
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _head_is_one_of_the_heads(self) -> RunConfig:
+        heads = self.data.resolved_heads()
+        name = self.evaluation.head
+        if name is not None and name not in heads:
+            raise ValueError(
+                f"evaluation.head {name!r} is none of the heads of the data: {', '.join(heads)}"
+            )
+        if self.evaluation.metric == "strict_f1" and heads[self.chosen_head()].kind == "classes":
+            raise ValueError(
+                f"evaluation.metric strict_f1 is of entities, and the head "
+                f"{self.chosen_head()!r} has classes; take f1 (which is macro F1 there)"
+            )
+        return self
+
+    def chosen_head(self) -> str:
+        """The head whose score makes weights the best."""
+        return self.evaluation.head or next(iter(self.data.resolved_heads()))

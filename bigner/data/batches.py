@@ -6,7 +6,7 @@ Lengths and label counts are known before training, so every rank derives the sa
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -28,8 +28,9 @@ class TrainingStep:
 
     rows: Rows
     """Indices of windows, longest first, filled up to the global batch size with -1."""
-    num_labels: int
-    """Labelled pieces in the whole global batch: the denominator of its mean loss."""
+    label_weights: tuple[float, ...]
+    """Of each head, the summed weights of all labels in the global batch: the denominator of its
+    mean loss."""
     num_tokens: int
     """Pieces in the whole global batch, without padding."""
 
@@ -50,14 +51,19 @@ class TrainingPlan:
 
     Args:
         lengths: pieces of each window.
-        num_labels: labelled pieces of each window.
+        label_weights: ``[heads][windows]``, the summed weights of each window's labels.
     """
 
     def __init__(
-        self, lengths: Rows, num_labels: Rows, *, global_batch_size: int, seed: int
+        self,
+        lengths: Rows,
+        label_weights: Sequence[npt.NDArray[np.float64]],
+        *,
+        global_batch_size: int,
+        seed: int,
     ) -> None:
         self._lengths = lengths
-        self._num_labels = num_labels
+        self._label_weights = label_weights
         self._size = global_batch_size
         self._seed = seed
         self.steps_per_epoch = -(-len(lengths) // global_batch_size)
@@ -76,9 +82,8 @@ class TrainingPlan:
     def _step(self, rows: Rows) -> TrainingStep:
         filled = np.full(self._size, PADDING_ROW, dtype=np.int64)
         filled[: len(rows)] = rows
-        return TrainingStep(
-            filled, int(self._num_labels[rows].sum()), int(self._lengths[rows].sum())
-        )
+        weights = tuple(float(each[rows].sum()) for each in self._label_weights)
+        return TrainingStep(filled, weights, int(self._lengths[rows].sum()))
 
     def steps(self, start: int, stop: int) -> Iterator[tuple[int, TrainingStep]]:
         """Steps ``start`` to ``stop``, counted from 0 over all epochs, with their numbers."""

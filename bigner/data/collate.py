@@ -9,8 +9,8 @@ import torch
 
 from bigner.data.batches import PADDING_ROW, Rows
 from bigner.data.encode import NO_PIECE
+from bigner.data.labels import IGNORED
 from bigner.data.prepare import Prepared, SplitData, rows_of
-from bigner.optim import IGNORED
 
 
 @dataclass(frozen=True, slots=True)
@@ -20,7 +20,7 @@ class Batch:
     inputs: dict[str, torch.Tensor]
     """What the model is given: ``input_ids`` and ``attention_mask``, ``[rows, pieces]``."""
     labels: torch.Tensor
-    """``[rows, pieces]``, ids or ``IGNORED``."""
+    """``[rows, heads, pieces]``, ids within their head or ``IGNORED``."""
     index: torch.Tensor
     """``[rows]``, the window of each row; -1 for a row of padding."""
     word_places: torch.Tensor
@@ -35,6 +35,7 @@ class Collator:
         self._windows = split.windows
         self._pad_id = prepared.pad_id
         self._empty_row = prepared.empty_row
+        self._labels = [f"labels_{i}" for i in range(len(prepared.heads))]
         self._device = device
 
     def __call__(self, rows: Rows) -> Batch:
@@ -50,8 +51,8 @@ class Collator:
             index = np.array([PADDING_ROW])
             columns = {
                 "input_ids": [self._empty_row],
-                "labels": [[IGNORED] * len(self._empty_row)],
                 "word_places": [[]],
+                **{name: [[IGNORED] * len(self._empty_row)] for name in self._labels},
             }
         input_ids = _padded(columns["input_ids"], self._pad_id)
         mask = _padded([[1] * len(row) for row in columns["input_ids"]], 0)
@@ -60,7 +61,9 @@ class Collator:
                 "input_ids": input_ids.to(self._device),
                 "attention_mask": mask.to(self._device),
             },
-            labels=_padded(columns["labels"], IGNORED).to(self._device),
+            labels=torch.stack(
+                [_padded(columns[name], IGNORED) for name in self._labels], dim=1
+            ).to(self._device),
             index=torch.from_numpy(index).to(self._device),
             word_places=_padded(columns["word_places"], IGNORED).to(self._device),
         )
@@ -74,17 +77,19 @@ def _padded(rows: list[list[int]], value: int) -> torch.Tensor:
     return torch.from_numpy(padded)
 
 
-def word_predictions(piece_ids: torch.Tensor, word_places: torch.Tensor, o_id: int) -> torch.Tensor:
+def word_predictions(
+    piece_ids: torch.Tensor, word_places: torch.Tensor, default_id: int
+) -> torch.Tensor:
     """The label ids of the owned words of a batch, row after row.
 
     Args:
         piece_ids: ``[rows, pieces]``, predicted label ids.
         word_places: ``[rows, words]`` as in ``Batch``.
-        o_id: what a word without pieces is given.
+        default_id: what a word without pieces is given.
 
     Returns:
         ``[owned words of all rows]``.
     """
     ids = piece_ids.gather(1, word_places.clamp(min=0))
-    ids = ids.masked_fill(word_places == NO_PIECE, o_id)
+    ids = ids.masked_fill(word_places == NO_PIECE, default_id)
     return ids[word_places != IGNORED]

@@ -1,14 +1,15 @@
-"""A whole corpus in memory: every split read, checked, and brought to IOB2."""
+"""A whole corpus in memory: every split read, checked, and its tags brought to IOB2."""
 
 from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from itertools import chain
 
-from bigner.config.schema import DataConfig, Split
+from bigner.config.schema import DataConfig, HeadConfig, Split
 from bigner.data.formats import Sentence, read_sentences
+from bigner.data.heads import HeadKind, Heads
 from bigner.data.labels import LabelSet, Scheme, TagError, recognise_scheme, split_tag, to_iob2
 from bigner.errors import DataError
 
@@ -19,19 +20,40 @@ TypeCounts = dict[Split, dict[str, int]]
 
 
 @dataclass(frozen=True, slots=True)
+class HeadLabels:
+    """What is known of one head's labels."""
+
+    kind: HeadKind
+    labels: LabelSet
+    """As the config lists them, or all of all these splits."""
+    scheme: Scheme | None
+    """The scheme that the files are written in; None for classes."""
+    type_counts: TypeCounts
+    """Split -> entity type or class -> number of entities or words, types sorted."""
+    warnings: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
 class Corpus:
     """The sentences of some splits and what is known of their tags."""
 
     sentences: Sentences
     """Split -> its sentences in order, tags in IOB2."""
-    labels: LabelSet
-    """From ``data.labels``, or all types of all these splits, sorted."""
-    scheme: Scheme
-    """The scheme that the files are written in."""
-    type_counts: TypeCounts
-    """Split -> entity type -> number of entities, types sorted."""
-    warnings: tuple[str, ...]
-    """What the user should know and can train with: a sentence each."""
+    heads: dict[str, HeadLabels]
+    """Head -> its labels, in the order of each sentence's ``tags``."""
+
+    @property
+    def warnings(self) -> tuple[str, ...]:
+        """What the user should know and can train with: a sentence each."""
+        return tuple(
+            warning if len(self.heads) == 1 else f"head {name}: {warning}"
+            for name, head in self.heads.items()
+            for warning in head.warnings
+        )
+
+    def label_sets(self) -> Heads:
+        """The heads of a model of this corpus."""
+        return Heads([(name, head.kind, head.labels) for name, head in self.heads.items()])
 
 
 def read_corpus(data: DataConfig, splits: Sequence[Split] | None = None) -> Corpus:
@@ -41,98 +63,140 @@ def read_corpus(data: DataConfig, splits: Sequence[Split] | None = None) -> Corp
 
     Raises:
         DataError: a file cannot be read, a tag is none of the scheme's, there is no entity to
-            train on, or a type is not in ``data.labels``.
+            train on, or a type is none of those the config lists.
     """
-    raw: Sentences = {split: list(read_sentences(data, split)) for split in splits or data.splits()}
-    scheme = _scheme(data, raw)
-    sentences, warnings = _to_iob2(raw, scheme)
-    type_counts = {split: _count_types(sentences[split]) for split in sentences}
-    labels = _labels(data, type_counts)
-    return Corpus(
-        sentences=sentences,
-        labels=labels,
-        scheme=scheme,
-        type_counts=type_counts,
-        warnings=(*warnings, *_type_warnings(labels, type_counts)),
-    )
+    sentences: Sentences = {
+        split: list(read_sentences(data, split)) for split in splits or data.splits()
+    }
+    fields = {name: field for name, (field, _) in data.tag_fields().items()}
+    heads = {}
+    for place, (name, config) in enumerate(data.resolved_heads().items()):
+        listing = f"data.heads.{name}.labels" if data.heads else "data.labels"
+        column = _Column(sentences, place, config, fields[name], listing)
+        heads[name] = column.classes() if config.kind == "classes" else column.tags()
+    return Corpus(sentences, heads)
 
 
-def _scheme(data: DataConfig, sentences: Sentences) -> Scheme:
-    """The scheme as given or recognised; every tag is one of its tags."""
-    if data.scheme != "auto":
-        _require_tags(sentences, data.scheme)
-        return data.scheme
-    # bioes has the prefixes of all schemes.
-    _require_tags(sentences, "bioes")
-    return recognise_scheme([sentence.tags for sentence in _all(sentences)])
+@dataclass(frozen=True, slots=True)
+class _Column:
+    """The tags of one head, all through the corpus."""
 
+    sentences: Sentences
+    place: int
+    """Among the ``tags`` of a sentence."""
+    config: HeadConfig
+    field: str
+    """The config's field that names the column."""
+    listing: str
+    """The config's field that lists the labels."""
 
-def _require_tags(sentences: Sentences, scheme: Scheme) -> None:
-    wrong: dict[str, str] = {}
-    for tag in sorted(set().union(*(sentence.tags for sentence in _all(sentences)))):
-        try:
-            split_tag(tag, scheme)
-        except TagError as error:
-            wrong[tag] = str(error)
-    for sentence in _all(sentences) if wrong else ():
-        for tag, line in zip(sentence.tags, sentence.lines, strict=True):
-            if tag in wrong:
-                others = f" (other such tags: {len(wrong) - 1})" if len(wrong) > 1 else ""
-                raise DataError.at(
-                    sentence.file,
-                    line,
-                    f"{wrong[tag]}{others}; correct it, or see data.columns and data.scheme",
-                )
+    def tags(self) -> HeadLabels:
+        """Check the tags against their scheme and bring them to IOB2."""
+        scheme = self._scheme()
+        broken = self._to_iob2(scheme)
+        tags = self._count()
+        type_counts = {
+            split: {tag[2:]: counts[tag] for tag in sorted(counts) if tag.startswith("B-")}
+            for split, counts in tags.items()
+        }
+        found = sorted(set().union(*type_counts.values()))
+        self._require_listed(found, type_counts)
+        if not found and "train" in type_counts:
+            raise DataError(
+                f"no entity in {', '.join(type_counts)}: every tag is O; does {self.field} name "
+                f"the right column?"
+            )
+        types = self.config.labels or tuple(found)
+        warnings = (
+            *_scheme_warnings(broken, scheme),
+            *_type_warnings(types, type_counts, self.listing),
+        )
+        return HeadLabels("tags", LabelSet.of_types(types), scheme, type_counts, warnings)
 
+    def classes(self) -> HeadLabels:
+        """The classes as they stand, the commonest first."""
+        counted = {split: dict(sorted(counts.items())) for split, counts in self._count().items()}
+        total: Counter[str] = sum(map(Counter, counted.values()), Counter())
+        found = sorted(total, key=lambda name: (-total[name], name))
+        self._require_listed(found, counted)
+        classes = self.config.labels or tuple(found)
+        warnings = tuple(_type_warnings(classes, counted, self.listing))
+        return HeadLabels("classes", LabelSet(classes), None, counted, warnings)
 
-def _to_iob2(raw: Sentences, scheme: Scheme) -> tuple[Sentences, list[str]]:
-    places: list[str] = []
-    converted: Sentences = {split: [] for split in raw}
-    for split, sentences in raw.items():
-        for sentence in sentences:
-            tags, broken = to_iob2(sentence.tags, scheme)
-            converted[split].append(replace(sentence, tags=tags))
+    def _all(self) -> Iterable[tuple[Sentence, list[str]]]:
+        for sentence in chain.from_iterable(self.sentences.values()):
+            yield sentence, sentence.tags[self.place]
+
+    def _count(self) -> dict[Split, Counter[str]]:
+        return {
+            split: Counter(chain.from_iterable(one.tags[self.place] for one in sentences))
+            for split, sentences in self.sentences.items()
+        }
+
+    def _scheme(self) -> Scheme:
+        """The scheme as given or recognised; every tag is one of its tags."""
+        if self.config.scheme != "auto":
+            self._require_tags(self.config.scheme)
+            return self.config.scheme
+        # bioes has the prefixes of all schemes.
+        self._require_tags("bioes")
+        return recognise_scheme([tags for _, tags in self._all()])
+
+    def _require_tags(self, scheme: Scheme) -> None:
+        wrong: dict[str, str] = {}
+        for tag in sorted(set().union(*(tags for _, tags in self._all()))):
+            try:
+                split_tag(tag, scheme)
+            except TagError as error:
+                wrong[tag] = str(error)
+        for sentence, tags in self._all() if wrong else ():
+            for tag, line in zip(tags, sentence.lines, strict=True):
+                if tag in wrong:
+                    others = f" (other such tags: {len(wrong) - 1})" if len(wrong) > 1 else ""
+                    named = self.listing.removesuffix("labels") + "scheme"
+                    raise DataError.at(
+                        sentence.file,
+                        line,
+                        f"{wrong[tag]}{others}; correct it, or see {self.field} and {named}",
+                    )
+
+    def _to_iob2(self, scheme: Scheme) -> list[str]:
+        """Convert every sentence's tags in place; returns where they break their scheme."""
+        places = []
+        for sentence, tags in self._all():
+            sentence.tags[self.place], broken = to_iob2(tags, scheme)
             places += [f"{sentence.file}:{sentence.lines[position]}" for position in broken]
+        return places
+
+    def _require_listed(self, found: Iterable[str], type_counts: TypeCounts) -> None:
+        listed = self.config.labels
+        outside = [name for name in found if listed is not None and name not in listed]
+        if outside:
+            counted = "; ".join(_counted(name, type_counts) for name in outside)
+            what = "types" if self.config.kind == "tags" else "classes"
+            raise DataError(
+                f"{what} that {self.listing} does not list: {counted}; add them, or take them out "
+                f"of the data"
+            )
+
+
+def _scheme_warnings(places: Sequence[str], scheme: Scheme) -> list[str]:
     if not places:
-        return converted, []
+        return []
     more = ", ..." if len(places) > _PLACES_SHOWN else ""
     tags_break = "1 tag breaks" if len(places) == 1 else f"{len(places)} tags break"
-    return converted, [
+    return [
         f"{tags_break} the scheme {scheme} (read as conlleval does, where a stray I begins an "
         f"entity): {', '.join(places[:_PLACES_SHOWN])}{more}"
     ]
 
 
-def _count_types(sentences: Iterable[Sentence]) -> dict[str, int]:
-    tags = Counter(chain.from_iterable(sentence.tags for sentence in sentences))
-    return {tag[2:]: tags[tag] for tag in sorted(tags) if tag.startswith("B-")}
-
-
-def _labels(data: DataConfig, type_counts: TypeCounts) -> LabelSet:
-    found = sorted(set().union(*type_counts.values()))
-    if data.labels is not None:
-        outside = [entity_type for entity_type in found if entity_type not in data.labels]
-        if outside:
-            listed = "; ".join(_counted(entity_type, type_counts) for entity_type in outside)
-            raise DataError(
-                f"types that data.labels does not list: {listed}; add them, or take them out of "
-                f"the data"
-            )
-        return LabelSet.of_types(data.labels)
-    if not found and "train" in type_counts:
-        raise DataError(
-            f"no entity in {', '.join(type_counts)}: every tag is O; does data.columns.tags name "
-            f"the right column?"
-        )
-    return LabelSet.of_types(found)
-
-
-def _type_warnings(labels: LabelSet, type_counts: TypeCounts) -> list[str]:
+def _type_warnings(types: Sequence[str], type_counts: TypeCounts, listing: str) -> list[str]:
     warnings = []
     train = type_counts.get("train")
     unseen = [
         entity_type
-        for entity_type in labels.types
+        for entity_type in types
         if train is not None
         and entity_type not in train
         and any(entity_type in counts for counts in type_counts.values())
@@ -142,11 +206,11 @@ def _type_warnings(labels: LabelSet, type_counts: TypeCounts) -> list[str]:
         warnings.append(f"types that train has no example of, so they cannot be learnt: {listed}")
     absent = [
         entity_type
-        for entity_type in labels.types
+        for entity_type in types
         if not any(entity_type in counts for counts in type_counts.values())
     ]
     if absent:
-        warnings.append(f"types of data.labels that the data does not have: {', '.join(absent)}")
+        warnings.append(f"types of {listing} that the data does not have: {', '.join(absent)}")
     return warnings
 
 
@@ -158,7 +222,3 @@ def _counted(entity_type: str, type_counts: TypeCounts) -> str:
         if entity_type in counts
     ]
     return f"{entity_type} ({', '.join(counts)})"
-
-
-def _all(sentences: Sentences) -> Iterable[Sentence]:
-    return chain.from_iterable(sentences.values())

@@ -2,21 +2,22 @@
 
 A text (a sentence or a document) that does not fit into one window is cut into several that share
 some words. Every word is *owned* by exactly one window, the one where it has most context: there
-it is trained on and predicted, everywhere else it is context alone.
+it is trained on and predicted, everywhere else it is context alone. A sentence may have words of
+its neighbours around it, which are context in the same way (Schweter and Akbik, 2020, "FLERT").
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from itertools import groupby
+from itertools import accumulate, groupby, pairwise
 from typing import Literal
 
 from transformers import PreTrainedTokenizerFast
 
 from bigner.data.formats import Sentence
-from bigner.data.labels import LabelSet
-from bigner.optim import IGNORED
+from bigner.data.heads import Head, Heads
+from bigner.data.labels import IGNORED
 
 NO_PIECE = -1
 """Place of a word that the tokenizer gives no piece: kept, and predicted ``O``."""
@@ -30,9 +31,13 @@ class Text:
     """What is windowed as a whole: the words of a sentence or of a document."""
 
     words: list[str]
-    label_ids: list[int]
+    label_ids: list[list[int]]
+    """``[heads][words]``."""
     first_word: int
     """Position of the first word in the split, counted over all its words."""
+    parts: list[tuple[int, int]]
+    """Ranges of words, together all of them, that are windowed one by one, with the rest of the
+    text as their context."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,8 +45,8 @@ class Window:
     """One row of a batch."""
 
     input_ids: list[int]
-    labels: list[int]
-    """A label id or ``IGNORED`` for each piece."""
+    labels: list[list[int]]
+    """``[heads][pieces]``: a label id or ``IGNORED``."""
     first_word: int
     """Position in the split of the first word this window owns."""
     word_places: list[int]
@@ -49,19 +54,35 @@ class Window:
 
 
 def texts_of(
-    sentences: Sequence[Sentence], labels: LabelSet, unit: Literal["sentence", "document"]
+    sentences: Sequence[Sentence],
+    heads: Heads,
+    unit: Literal["sentence", "document"],
+    *,
+    context: bool = False,
 ) -> Iterator[Text]:
-    """The texts of a split, in order; together they hold every word once."""
+    """The texts of a split, in order; together they hold every word once.
+
+    Args:
+        sentences: of the split.
+        heads: give the ids of tags.
+        unit: what is windowed as a whole.
+        context: let a sentence be windowed with the rest of its document around it.
+    """
     first_word = 0
     units = (
         ([s] for s in sentences)
-        if unit == "sentence"
+        if unit == "sentence" and not context
         else (list(group) for _, group in groupby(sentences, key=lambda s: s.document))
     )
     for members in units:
         words = [word for sentence in members for word in sentence.words]
-        ids = [labels.id_of(tag) for sentence in members for tag in sentence.tags]
-        yield Text(words, ids, first_word)
+        ids = [
+            [head.labels.id_of(tag) for sentence in members for tag in sentence.tags[i]]
+            for i, head in enumerate(heads)
+        ]
+        ends = list(accumulate(len(sentence.words) for sentence in members))
+        parts = list(pairwise([0, *ends])) if context else [(0, len(words))]
+        yield Text(words, ids, first_word, parts)
         first_word += len(words)
 
 
@@ -71,27 +92,31 @@ class WindowEncoder:
     Args:
         tokenizer: a fast tokenizer; words are tokenised one by one, as its
             ``is_split_into_words`` does.
-        labels: gives the label of a word's later pieces where ``alignment`` is ``all``.
+        heads: give the labels of a word's later pieces where ``alignment`` is ``all``.
         max_length: pieces in a window, special tokens included.
         stride: words of context that neighbouring windows share; fewer where half a window
             has fewer words.
         alignment: ``first`` labels a word's first piece, ``all`` every piece (B- goes on as I-).
+        context: words that a part of a text is given on each side, as far as there is room.
     """
 
     def __init__(
         self,
         tokenizer: PreTrainedTokenizerFast,
-        labels: LabelSet,
+        heads: Heads,
         *,
         max_length: int,
         stride: int,
         alignment: Literal["first", "all"],
+        context: int = 0,
     ) -> None:
         self._tokenizer = tokenizer
         self._prefix, self._suffix = special_tokens(tokenizer)
         self._room = max_length - len(self._prefix) - len(self._suffix)
         self._stride = stride
-        self._later_label = _later_labels(labels) if alignment == "all" else None
+        self._context = context
+        later = _later_labels if alignment == "all" else _no_later_labels
+        self._later_label = [later(head) for head in heads]
         self.words_without_pieces = 0
         self.words_cut = 0
         """Words of more pieces than a window holds: their last pieces are left out."""
@@ -119,31 +144,59 @@ class WindowEncoder:
             if len(word) > self._room:
                 self.words_cut += 1
                 pieces[i] = word[: self._room]
-        spans = cut([len(word) for word in pieces], self._room, self._stride)
-        for (start, end), (owned_start, owned_end) in zip(spans, owners(spans), strict=True):
-            if owned_start < owned_end:
-                yield self._window(text, pieces, range(start, end), range(owned_start, owned_end))
+        lengths = [len(word) for word in pieces]
+        for part in text.parts:
+            for words, owned in self._cut(part, lengths):
+                yield self._window(text, pieces, words, owned)
+
+    def _cut(self, part: tuple[int, int], lengths: list[int]) -> Iterator[tuple[range, range]]:
+        """The words of each window of a part, and those that it owns."""
+        first, end = part
+        if sum(lengths[first:end]) <= self._room:
+            yield (
+                range(*surrounded(first, end, lengths, self._room, self._context)),
+                range(first, end),
+            )
+            return
+        spans = cut(lengths[first:end], self._room, self._stride)
+        for span, owned in zip(spans, owners(spans), strict=True):
+            if owned[0] < owned[1]:
+                yield (
+                    range(first + span[0], first + span[1]),
+                    range(first + owned[0], first + owned[1]),
+                )
 
     def _window(self, text: Text, pieces: list[list[int]], words: range, owned: range) -> Window:
         input_ids = list(self._prefix)
-        labels = [IGNORED] * len(input_ids)
         places = []
         for word in words:
             if word in owned:
                 places.append(len(input_ids) if pieces[word] else NO_PIECE)
-                labels += self._labels(text.label_ids[word], len(pieces[word]))
-            else:
-                labels += [IGNORED] * len(pieces[word])
             input_ids += pieces[word]
-        labels += [IGNORED] * len(self._suffix)
         input_ids += self._suffix
+        labels = [
+            self._labels(ids, later, pieces, words, owned)
+            for ids, later in zip(text.label_ids, self._later_label, strict=True)
+        ]
         return Window(input_ids, labels, text.first_word + owned.start, places)
 
-    def _labels(self, label: int, num_pieces: int) -> list[int]:
-        if not num_pieces:
-            return []
-        later = IGNORED if self._later_label is None else self._later_label[label]
-        return [label] + [later] * (num_pieces - 1)
+    def _labels(
+        self,
+        ids: list[int],
+        later: list[int],
+        pieces: list[list[int]],
+        words: range,
+        owned: range,
+    ) -> list[int]:
+        """One head's labels of a window's pieces."""
+        labels = [IGNORED] * len(self._prefix)
+        for word in words:
+            num_pieces = len(pieces[word])
+            if word not in owned:
+                labels += [IGNORED] * num_pieces
+            elif num_pieces:
+                labels += [ids[word], *[later[ids[word]]] * (num_pieces - 1)]
+        return labels + [IGNORED] * len(self._suffix)
 
 
 def special_tokens(tokenizer: PreTrainedTokenizerFast) -> tuple[list[int], list[int]]:
@@ -155,12 +208,44 @@ def special_tokens(tokenizer: PreTrainedTokenizerFast) -> tuple[list[int], list[
     return ids[:text_start], ids[text_end:]
 
 
-def _later_labels(labels: LabelSet) -> list[int]:
+def _later_labels(head: Head) -> list[int]:
     """For each label id, the label of a word's pieces after the first: B-X goes on as I-X."""
     return [
-        labels.id_of(f"I-{tag[2:]}") if tag.startswith("B-") else i
-        for i, tag in enumerate(labels.tags)
+        head.labels.id_of(f"I-{tag[2:]}") if head.kind == "tags" and tag.startswith("B-") else i
+        for i, tag in enumerate(head.labels.tags)
     ]
+
+
+def _no_later_labels(head: Head) -> list[int]:
+    return [IGNORED] * len(head.labels)
+
+
+def surrounded(
+    first: int, end: int, lengths: Sequence[int], room: int, context: int
+) -> tuple[int, int]:
+    """A range of words with words around it, left and right in turn while there is room.
+
+    Args:
+        first: of the range, which fits.
+        end: of the range.
+        lengths: pieces of each word of the text.
+        room: pieces that a window holds.
+        context: words on each side at most.
+    """
+    leftmost, rightmost = max(0, first - context), min(len(lengths), end + context)
+    used = sum(lengths[first:end])
+    grows = True
+    while grows:
+        grows = False
+        if first > leftmost and used + lengths[first - 1] <= room:
+            first -= 1
+            used += lengths[first]
+            grows = True
+        if end < rightmost and used + lengths[end] <= room:
+            used += lengths[end]
+            end += 1
+            grows = True
+    return first, end
 
 
 def cut(lengths: Sequence[int], room: int, stride: int) -> list[tuple[int, int]]:

@@ -21,6 +21,9 @@ from bigner.errors import ModelError
 
 Scheme = Literal["iob2", "iob1", "bioes", "io"]
 
+IGNORED = -100
+"""Label id of a piece that carries none: special tokens, padding, later pieces, context words."""
+
 _PREFIXES: dict[Scheme, str] = {"iob2": "BI", "iob1": "BI", "bioes": "BIESLU", "io": "I"}
 
 
@@ -132,10 +135,10 @@ def _bioes_violations(pairs: Sequence[tuple[str, str]]) -> list[int]:
 
 @dataclass(frozen=True)
 class LabelSet:
-    """The tags of a model, in the order of their ids."""
+    """The labels of one head, in the order of their ids."""
 
     tags: tuple[str, ...]
-    """``O`` and tags of the form B-TYPE and I-TYPE; the place of a tag is its id."""
+    """``O`` and tags of the form B-TYPE and I-TYPE, or classes; the place of one is its id."""
 
     @classmethod
     def of_types(cls, types: Iterable[str]) -> LabelSet:
@@ -169,7 +172,7 @@ class LabelSet:
 
     @cached_property
     def types(self) -> tuple[str, ...]:
-        """The entity types, in the order of their first tags."""
+        """The entity types, in the order of their first tags; not for classes."""
         return tuple(dict.fromkeys(tag[2:] for tag in self.tags if tag != "O"))
 
     @cached_property

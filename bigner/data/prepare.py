@@ -12,7 +12,7 @@ import json
 import shutil
 import tempfile
 from collections.abc import Iterator, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -25,32 +25,36 @@ from filelock import FileLock
 from transformers import PreTrainedTokenizerFast
 
 from bigner.config.schema import SPLITS, DataConfig, Split
-from bigner.data.corpus import read_corpus
-from bigner.data.encode import TEXTS_AT_ONCE, Text, WindowEncoder, special_tokens, texts_of
-from bigner.data.formats import Sentence, source_files
+from bigner.data.corpus import Corpus, read_corpus
+from bigner.data.encode import (
+    TEXTS_AT_ONCE,
+    Text,
+    Window,
+    WindowEncoder,
+    special_tokens,
+    texts_of,
+)
+from bigner.data.formats import source_files
+from bigner.data.heads import Heads
 from bigner.data.labels import LabelSet
 from bigner.errors import DataError
 from bigner.log import progress
 
 # Raised whenever the same input would be prepared differently.
-FORMAT_VERSION = 1
+FORMAT_VERSION = 2
 # Fields that say where, or which of the splits there is; the splits in hand are hashed below.
 _NOT_CONTENT = {"cache_dir", *SPLITS}
 
-_SENTENCES = Features(
-    {"words": ListOf(Value("string")), "tags": ListOf(Value("int16")), "document": Value("int64")}
-)
-_WINDOWS = Features(
-    {
-        "input_ids": ListOf(Value("int32")),
-        "labels": ListOf(Value("int16")),
-        "first_word": Value("int64"),
-        "word_places": ListOf(Value("int32")),
-        "length": Value("int64"),
-        "num_labels": Value("int64"),
-        "num_words": Value("int64"),
-    }
-)
+# Beside these columns a table has one for each head: `tags_0`, `tags_1`, ... and `labels_0`, ...
+_SENTENCES = {"words": ListOf(Value("string")), "document": Value("int64")}
+_WINDOWS = {
+    "input_ids": ListOf(Value("int32")),
+    "first_word": Value("int64"),
+    "word_places": ListOf(Value("int32")),
+    "length": Value("int64"),
+    "num_labels": Value("int64"),
+    "num_words": Value("int64"),
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,10 +63,10 @@ class SplitData:
 
     split: Split
     sentences: Dataset
-    """``words``, ``tags`` (ids of the LabelSet) and ``document`` of each sentence."""
+    """``words``, ``document`` and, for each head, ``tags_0`` ... (label ids) of each sentence."""
     windows: Dataset
-    """What a model computes: see ``encode.Window``; with ``length``, ``num_labels``,
-    ``num_words``."""
+    """What a model computes: see ``encode.Window``, with ``labels_0`` ... for each head; and
+    ``length``, ``num_labels`` (alike for all heads) and ``num_words``."""
     words_without_pieces: int
     words_cut: int
 
@@ -71,20 +75,47 @@ class SplitData:
         values: np.ndarray[Any, np.dtype[np.int64]] = self.windows.data.column(name).to_numpy()
         return values
 
+    def label_counts(self, head: int, num_labels: int) -> np.ndarray[Any, np.dtype[np.int64]]:
+        """``[num_labels]``: how many pieces are labelled with each label of a head."""
+        counts = np.zeros(num_labels, dtype=np.int64)
+        for labels, _ in self._labels(head):
+            counts += np.bincount(labels[labels >= 0], minlength=num_labels)
+        return counts
+
+    def label_weights(
+        self, head: int, weights: np.ndarray[Any, np.dtype[np.float32]]
+    ) -> np.ndarray[Any, np.dtype[np.float64]]:
+        """``[windows]``: the summed weights of each window's labels of a head."""
+        sums = []
+        for labels, offsets in self._labels(head):
+            each = np.where(labels >= 0, weights[labels.clip(min=0)].astype(np.float64), 0.0)
+            # A last 0, for a window without a piece may begin behind all others.
+            of_windows = np.add.reduceat(np.append(each, 0.0), offsets[:-1])
+            sums.append(np.where(np.diff(offsets) > 0, of_windows, 0.0))
+        return np.concatenate(sums)
+
+    def _labels(self, head: int) -> Iterator[tuple[Any, Any]]:
+        """The labels of all windows and the edges between them, a stretch of windows at a time."""
+        for chunk in self.windows.data.column(f"labels_{head}").chunks:
+            offsets = chunk.offsets.to_numpy()
+            yield chunk.values.to_numpy()[offsets[0] : offsets[-1]], offsets - offsets[0]
+
 
 @dataclass(frozen=True, slots=True)
 class Prepared:
     """A prepared corpus."""
 
     folder: Path
-    labels: LabelSet
-    scheme: str
+    heads: Heads
+    schemes: dict[str, str | None]
+    """Head -> the scheme of the files; None for classes."""
     splits: dict[Split, SplitData]
     pad_id: int
     empty_row: list[int]
     """Special tokens around nothing: what a rank without windows computes."""
     warnings: tuple[str, ...]
-    type_counts: dict[Split, dict[str, int]]
+    type_counts: dict[str, dict[Split, dict[str, int]]]
+    """Head -> split -> entity type or class -> how often."""
 
 
 def prepare(
@@ -151,18 +182,19 @@ def _prepare_into(
     # Written beside and renamed whole, so that a folder that exists is complete.
     working = Path(tempfile.mkdtemp(prefix=f".{folder.name}-", dir=folder.parent))
     try:
-        counts = {
-            split: _write_split(
-                working, split, corpus.sentences[split], corpus.labels, data, tokenizer
-            )
-            for split in splits
-        }
+        counts = {split: _write_split(working, split, corpus, data, tokenizer) for split in splits}
         prefix, suffix = special_tokens(tokenizer)
         meta = {
-            "labels": list(corpus.labels.types),
-            "scheme": corpus.scheme,
+            "heads": {
+                name: {
+                    "kind": head.kind,
+                    "labels": head.labels.tags,
+                    "scheme": head.scheme,
+                    "type_counts": head.type_counts,
+                }
+                for name, head in corpus.heads.items()
+            },
             "warnings": list(corpus.warnings),
-            "type_counts": corpus.type_counts,
             "pad_id": tokenizer.pad_token_id or 0,
             "empty_row": [*prefix, *suffix] or [tokenizer.pad_token_id or 0],
             "splits": counts,
@@ -177,40 +209,55 @@ def _prepare_into(
 def _write_split(
     folder: Path,
     split: Split,
-    sentences: list[Sentence],
-    labels: LabelSet,
+    corpus: Corpus,
     data: DataConfig,
     tokenizer: PreTrainedTokenizerFast,
 ) -> dict[str, int]:
     """Write the Arrow files of one split; returns the counts worth telling."""
+    heads, sentences = corpus.label_sets(), corpus.sentences[split]
     encoder = WindowEncoder(
         tokenizer,
-        labels,
+        heads,
         max_length=data.max_length,
         stride=data.stride,
         alignment=data.alignment,
+        context=data.context,
     )
-    with ArrowWriter(features=_SENTENCES, path=str(folder / f"{split}-sentences.arrow")) as writer:
+    with _table(folder / f"{split}-sentences.arrow", _SENTENCES, "tags", heads) as writer:
         for sentence in sentences:
-            ids = [labels.id_of(tag) for tag in sentence.tags]
-            writer.write({"words": sentence.words, "tags": ids, "document": sentence.document})
+            ids = {
+                f"tags_{i}": [head.labels.id_of(tag) for tag in sentence.tags[i]]
+                for i, head in enumerate(heads)
+            }
+            writer.write({"words": sentence.words, "document": sentence.document, **ids})
         writer.finalize()
-    texts = list(texts_of(sentences, labels, data.unit))
-    with ArrowWriter(features=_WINDOWS, path=str(folder / f"{split}-windows.arrow")) as writer:
+    texts = list(texts_of(sentences, heads, data.unit, context=data.context > 0))
+    with _table(folder / f"{split}-windows.arrow", _WINDOWS, "labels", heads) as writer:
         for batch in progress(list(_batches(texts)), f"preparing {split}"):
             for window in encoder.encode(batch):
-                writer.write(
-                    {
-                        **asdict(window),
-                        "length": len(window.input_ids),
-                        "num_labels": sum(label >= 0 for label in window.labels),
-                        "num_words": len(window.word_places),
-                    }
-                )
+                writer.write(_row(window))
         writer.finalize()
     return {
         "words_without_pieces": encoder.words_without_pieces,
         "words_cut": encoder.words_cut,
+    }
+
+
+def _table(path: Path, columns: dict[str, Any], of_each_head: str, heads: Heads) -> ArrowWriter:
+    by_head = {f"{of_each_head}_{i}": ListOf(Value("int16")) for i in range(len(heads))}
+    return ArrowWriter(features=Features(columns | by_head), path=str(path))
+
+
+def _row(window: Window) -> dict[str, Any]:
+    labels = {f"labels_{i}": labels for i, labels in enumerate(window.labels)}
+    return {
+        "input_ids": window.input_ids,
+        "first_word": window.first_word,
+        "word_places": window.word_places,
+        "length": len(window.input_ids),
+        "num_labels": sum(label >= 0 for label in window.labels[0]),
+        "num_words": len(window.word_places),
+        **labels,
     }
 
 
@@ -230,15 +277,18 @@ def _open(folder: Path, splits: Sequence[Split]) -> Prepared:
         )
         for split in splits
     }
+    heads = meta["heads"]
     prepared = Prepared(
         folder=folder,
-        labels=LabelSet.of_types(meta["labels"]),
-        scheme=meta["scheme"],
+        heads=Heads(
+            [(name, one["kind"], LabelSet(tuple(one["labels"]))) for name, one in heads.items()]
+        ),
+        schemes={name: one["scheme"] for name, one in heads.items()},
         splits=data,
         pad_id=meta["pad_id"],
         empty_row=meta["empty_row"],
         warnings=tuple(meta["warnings"]),
-        type_counts=meta["type_counts"],
+        type_counts={name: one["type_counts"] for name, one in heads.items()},
     )
     for split in data.values():
         _check_words_owned_once(split)

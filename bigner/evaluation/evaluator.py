@@ -4,25 +4,30 @@ from __future__ import annotations
 
 import time
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import numpy.typing as npt
 import torch
 
+from bigner.config.schema import RunConfig
 from bigner.data.batches import evaluation_batches
 from bigner.data.collate import Batch, Collator, word_predictions
-from bigner.data.labels import LabelSet
+from bigner.data.heads import Heads
+from bigner.data.labels import IGNORED, LabelSet
 from bigner.data.prepare import Prepared, SplitData
 from bigner.distributed import World
 from bigner.errors import GatherError
+from bigner.evaluation.decoding import Iob2Decoder, begun_properly
 from bigner.evaluation.gather import gather_padded
-from bigner.evaluation.metrics import Scores, score
+from bigner.evaluation.metrics import ClassScores, Scores, score_classes, score_tags
 from bigner.log import progress
-from bigner.optim import IGNORED, token_losses
+from bigner.loss import token_losses
 from bigner.strategies.base import Strategy
 
 Ids = npt.NDArray[np.int64]
+HeadScores = dict[str, Scores | ClassScores]
+"""The scores of each head, in the order of the data's heads."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,9 +35,10 @@ class Predictions:
     """What the model says of a split, gathered from all ranks."""
 
     word_ids: Ids
-    """``[words]``: a label id of the model for each word of the split, in order."""
-    mean_loss: float
-    """Cross-entropy over all labelled pieces."""
+    """``[heads, words]``: for each head of the data, a label id of the model for each word of the
+    split, in order."""
+    mean_losses: tuple[float, ...]
+    """Of each head, cross-entropy over all labelled pieces."""
 
 
 class ShardedEvaluator:
@@ -41,34 +47,52 @@ class ShardedEvaluator:
     Args:
         prepared: the corpus.
         split: the split to score.
-        labels: the label set of the model; gold tags it does not know count as missed.
+        heads: those of the model; gold tags they do not know count as missed. One head is paired
+            with one head, several by their names.
         world: all ranks.
         batch_size: windows that one rank predicts at once.
+        decoding: ``argmax``, or ``iob2`` for sequences that are IOB2 throughout.
+
+    Raises:
+        ModelError: the model lacks a head that the data has.
     """
 
     def __init__(
         self,
         prepared: Prepared,
         split: SplitData,
-        labels: LabelSet,
+        heads: Heads,
         world: World,
         *,
         batch_size: int,
+        decoding: Literal["argmax", "iob2"] = "argmax",
     ) -> None:
         self._split = split
         self._world = world
-        self._labels = labels
-        self._gold_labels = prepared.labels
+        self._gold = list(prepared.heads)
+        alone = len(heads) == len(self._gold) == 1
+        self._model = [heads[0] if alone else heads.named(head.name) for head in self._gold]
         self._collate = Collator(prepared, split, world.device)
         self._batches = evaluation_batches(
             split.column("length"), batch_size=batch_size, rank=world.rank, world_size=world.size
         )
-        self._to_model_label = _label_map(prepared.labels, labels).to(world.device)
+        self._to_model_label = [
+            _label_map(gold.labels, model.labels).to(world.device)
+            for gold, model in zip(self._gold, self._model, strict=True)
+        ]
         # gloo and nccl know no 16-bit integers.
-        self._id_dtype = torch.int8 if len(labels) <= 127 else torch.int32
+        most = max(len(head.labels) for head in self._model)
+        self._id_dtype = torch.int8 if most <= 127 else torch.int32
+        self._begins = _sentence_begins(split)
+        self._decoders = [
+            Iob2Decoder(head.labels.tags, world.device)
+            if decoding == "iob2" and head.kind == "tags"
+            else None
+            for head in self._model
+        ]
 
-    def run(self, strategy: Strategy) -> Scores:
-        """Predict, gather and score; the same Scores on every rank.
+    def run(self, strategy: Strategy) -> HeadScores:
+        """Predict, gather and score; the same scores on every rank.
 
         Raises:
             GatherError: the gathered predictions do not cover each window exactly once.
@@ -92,18 +116,31 @@ class ShardedEvaluator:
     def _predict_batch(
         self, strategy: Strategy, batch: Batch
     ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor]:
-        """Index, number of words and loss of each row, and the label ids of all their words.
+        """Index, number of words and losses of each row, and the label ids of all their words.
 
         Logits are given up for small integers here, on the device, before anything is kept.
         """
         logits = strategy.predict(batch.inputs)
-        # Labels of the data become labels of the model; -100 picks the map's last entry.
-        labels = self._to_model_label[batch.labels.clamp(min=-1)]
-        losses = token_losses(logits, labels).double().sum(dim=1)
-        o_id = self._labels.id_of("O")
-        ids = word_predictions(logits.argmax(dim=-1), batch.word_places, o_id).to(self._id_dtype)
+        losses, ids = [], []
+        for i, head in enumerate(self._model):
+            of_head = logits[..., head.logits]
+            # Labels of the data become labels of the model; -100 picks the map's last entry.
+            labels = self._to_model_label[i][batch.labels[:, i].clamp(min=-1)]
+            losses.append(token_losses(of_head, labels).double().sum(dim=1))
+            ids.append(self._decode(i, of_head, batch).to(self._id_dtype))
         sizes = (batch.word_places != IGNORED).sum(dim=1)
-        return batch.index, sizes, losses, ids
+        return batch.index, sizes, torch.stack(losses, dim=1), torch.stack(ids, dim=1)
+
+    def _decode(self, i: int, logits: torch.Tensor, batch: Batch) -> torch.Tensor:
+        decoder = self._decoders[i]
+        if decoder is None:
+            default = self._model[i].default_id
+            return word_predictions(logits.argmax(dim=-1), batch.word_places, default)
+        first = torch.from_numpy(self._split.column("first_word")[batch.index.cpu().numpy()])
+        words = first.unsqueeze(-1) + torch.arange(batch.word_places.shape[1])
+        # A row has fewer words than the longest, and the last one's would lie beyond the split.
+        begins = torch.from_numpy(self._begins)[words.clamp(max=len(self._begins) - 1)]
+        return decoder(logits, batch.word_places, begins.to(logits.device))
 
     def _assemble(
         self, index: Ids, sizes: Ids, losses: npt.NDArray[np.float64], ids: Ids
@@ -113,8 +150,8 @@ class ShardedEvaluator:
         Args:
             index: ``[ranks, rows]``, window of each row; negative for padding.
             sizes: ``[ranks, rows]``, owned words of each row.
-            losses: ``[ranks, rows]``, summed over the labelled pieces of each row.
-            ids: ``[ranks, words]``, label ids of the owned words, row after row.
+            losses: ``[ranks, rows, heads]``, summed over the labelled pieces of each row.
+            ids: ``[ranks, words, heads]``, label ids of the owned words, row after row.
         """
         split = self._split
         first_word, num_words = split.column("first_word"), split.column("num_words")
@@ -122,8 +159,8 @@ class ShardedEvaluator:
         self._check_each_once(index[real])
         if (sizes[real] != num_words[index[real]]).any():
             raise GatherError(f"{split.split}: a window came back with other words than it owns")
-        word_ids = np.full(int(num_words.sum()), -1, dtype=np.int64)
-        row_losses = np.zeros(len(num_words))
+        word_ids = np.full((len(self._gold), int(num_words.sum())), -1, dtype=np.int64)
+        row_losses = np.zeros((len(num_words), len(self._gold)))
         for rank in range(len(index)):
             rows = index[rank][real[rank]]
             row_losses[rows] = losses[rank][real[rank]]
@@ -131,11 +168,16 @@ class ShardedEvaluator:
                 [np.arange(first_word[row], first_word[row] + num_words[row]) for row in rows]
                 or [np.empty(0, dtype=np.int64)]
             )
-            word_ids[places] = ids[rank][: len(places)]
+            word_ids[:, places] = ids[rank][: len(places)].T
         assert (word_ids >= 0).all(), "a word without a prediction"
+        for i, decoder in enumerate(self._decoders):
+            if decoder is not None:
+                tags = self._model[i].labels.tags
+                word_ids[i] = begun_properly(word_ids[i], self._begins, tags)
         # In the order of the split, so that the sum does not depend on who computed what.
-        count = self._count_labels()
-        return Predictions(word_ids, float(row_losses.sum() / max(1, count)))
+        sums = row_losses.sum(axis=0)
+        means = (sums[i] / max(1, self._count_labels(i)) for i in range(len(self._gold)))
+        return Predictions(word_ids, tuple(map(float, means)))
 
     def _check_each_once(self, index: Ids) -> None:
         rows = self._split.windows.num_rows
@@ -149,49 +191,61 @@ class ShardedEvaluator:
                 f"({times})"
             )
 
-    def _count_labels(self) -> int:
-        """Labelled pieces that the model has a label for."""
-        known = self._to_model_label[:-1].cpu() != IGNORED
-        if known.all():
-            return int(self._split.column("num_labels").sum())
-        ids = torch.as_tensor(self._split.windows.data.column("labels").combine_chunks().values)
-        return int(known[ids[ids >= 0].long()].sum())
+    def _count_labels(self, i: int) -> int:
+        """Labelled pieces of a head that the model has a label for."""
+        known = (self._to_model_label[i][:-1] != IGNORED).cpu().numpy()
+        return int(self._split.label_counts(i, len(known))[known].sum())
 
     def only_tag(self, predictions: Predictions) -> str | None:
-        """The tag that every word was given, if it is one while gold has entities."""
-        found = np.unique(predictions.word_ids)
-        gold = self._split.sentences.data.column("tags").combine_chunks().flatten().unique()
-        if len(found) != 1 or len(gold) < 2:
-            return None
-        tag: str = self._labels.tags[found[0]]
-        return tag
+        """The one label of a head that every word was given, while gold has several of them."""
+        for i, head in enumerate(self._model):
+            found = np.unique(predictions.word_ids[i])
+            gold = self._split.sentences.data.column(f"tags_{i}").combine_chunks().flatten()
+            if len(found) == 1 and len(gold.unique()) > 1:
+                of_head = f" (head {head.name})" if len(self._model) > 1 else ""
+                return f"{head.labels.tags[found[0]]}{of_head}"
+        return None
 
-    def score(self, predictions: Predictions) -> Scores:
+    def score(self, predictions: Predictions) -> HeadScores:
         """Score gathered predictions, sentence by sentence; rank 0 does it and tells the others."""
-        scores: Scores | None = None
+        scores: HeadScores | None = None
         if self._world.is_main:
-            gold, predicted = self.tags(predictions)
-            scores = score(
-                gold,
-                predicted,
-                loss=predictions.mean_loss,
-                words_without_pieces=self._split.words_without_pieces,
-            )
-        shared: Scores = self._world.share_object(scores)
+            scores = {}
+            for head, loss in zip(self._gold, predictions.mean_losses, strict=True):
+                score = score_tags if head.kind == "tags" else score_classes
+                scores[head.name] = score(
+                    *self.tags(predictions, head.name),
+                    loss=loss,
+                    words_without_pieces=self._split.words_without_pieces,
+                )
+        shared: HeadScores = self._world.share_object(scores)
         return shared
 
-    def tags(self, predictions: Predictions) -> tuple[list[list[str]], list[list[str]]]:
-        """Gold and predicted tags of each sentence."""
-        gold_ids = self._split.sentences.data.column("tags").to_pylist()
-        names = np.array(self._labels.tags, dtype=object)[predictions.word_ids].tolist()
-        gold_names = self._gold_labels.tags
+    def tags(
+        self, predictions: Predictions, head: str | None = None
+    ) -> tuple[list[list[str]], list[list[str]]]:
+        """Gold and predicted tags of each sentence, for one head or the only one."""
+        names = [gold.name for gold in self._gold]
+        i = 0 if head is None else names.index(head)
+        gold_ids = self._split.sentences.data.column(f"tags_{i}").to_pylist()
+        model_tags = np.array(self._model[i].labels.tags, dtype=object)
+        words = model_tags[predictions.word_ids[i]].tolist()
+        gold_tags = self._gold[i].labels.tags
         gold, predicted = [], []
         start = 0
         for ids in gold_ids:
-            gold.append([gold_names[i] for i in ids])
-            predicted.append(names[start : start + len(ids)])
+            gold.append([gold_tags[one] for one in ids])
+            predicted.append(words[start : start + len(ids)])
             start += len(ids)
         return gold, predicted
+
+
+def _sentence_begins(split: SplitData) -> npt.NDArray[np.bool_]:
+    """``[words]``: whether a word is the first of its sentence."""
+    lengths = split.sentences.data.column("tags_0").combine_chunks().value_lengths().to_numpy()
+    begins = np.zeros(int(lengths.sum()), dtype=bool)
+    begins[np.cumsum(lengths) - lengths] = True
+    return begins
 
 
 def _label_map(data: LabelSet, model: LabelSet) -> torch.Tensor:
@@ -208,13 +262,26 @@ def _label_map(data: LabelSet, model: LabelSet) -> torch.Tensor:
 class Timed:
     """Scores, and what they took."""
 
-    scores: Scores
+    scores: HeadScores
     seconds: float
 
-    @property
-    def words_per_second(self) -> float:
-        """Words scored a second, over all ranks, gathering and seqeval included."""
-        return self.scores.words / self.seconds
+    def as_json(self, config: RunConfig) -> dict[str, Any]:
+        """The scores of the head that the config chooses, with speed; of several heads, the summed
+        loss they are trained by and the scores of each."""
+        chosen = self.scores.get(config.chosen_head())
+        assert chosen is not None
+        scores = chosen.as_dict()
+        if len(self.scores) > 1:
+            heads = config.data.resolved_heads()
+            loss = sum(heads[name].weight * one.loss for name, one in self.scores.items())
+            scores["loss"] = round(loss, 4)
+            scores["heads"] = {name: one.as_dict() for name, one in self.scores.items()}
+        return {
+            **scores,
+            "seconds": round(self.seconds, 3),
+            # Over all ranks, gathering and seqeval included.
+            "words_per_second": round(chosen.words / self.seconds, 1),
+        }
 
 
 def timed_run(evaluator: ShardedEvaluator, strategy: Strategy) -> tuple[Timed, Predictions]:
@@ -223,12 +290,3 @@ def timed_run(evaluator: ShardedEvaluator, strategy: Strategy) -> tuple[Timed, P
     predictions = evaluator.predict(strategy)
     scores = evaluator.score(predictions)
     return Timed(scores, time.perf_counter() - start), predictions
-
-
-def as_json(timed: Timed) -> dict[str, Any]:
-    """Scores and speed as plain values."""
-    return {
-        **timed.scores.as_dict(),
-        "seconds": round(timed.seconds, 3),
-        "words_per_second": round(timed.words_per_second, 1),
-    }

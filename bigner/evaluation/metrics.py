@@ -5,10 +5,14 @@ from __future__ import annotations
 import warnings
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
+from itertools import chain
+from operator import eq
 from typing import Any
 
+import numpy as np
 from seqeval.metrics import classification_report
 from seqeval.scheme import IOB2
+from sklearn.metrics import precision_recall_fscore_support
 
 Tags = Sequence[Sequence[str]]
 
@@ -26,7 +30,7 @@ class SpanScores:
 
 @dataclass(frozen=True, slots=True)
 class Scores:
-    """Everything one evaluation says about a split; the same on every rank.
+    """Everything one evaluation says about a head of tags; the same on every rank.
 
     Span scores are micro averages over all entities. The unnamed ones read stray I- tags as
     conlleval does (seqeval's default mode); ``strict`` wants IOB2 to the letter.
@@ -48,10 +52,30 @@ class Scores:
     words_without_pieces: int
     """Words the tokenizer has no piece for; predicted O and counted like any other."""
 
-    @property
-    def strict_f1(self) -> float:
-        """F1 in strict mode, by the name the config gives it."""
-        return self.strict.f1
+    def as_dict(self) -> dict[str, Any]:
+        """Plain values, for JSON."""
+        return asdict(self)
+
+
+@dataclass(frozen=True, slots=True)
+class ClassScores:
+    """Everything one evaluation says about a head of classes; the same on every rank.
+
+    Precision, recall and F1 are macro averages over the classes that are in gold or prediction.
+    """
+
+    precision: float
+    recall: float
+    f1: float
+    accuracy: float
+    loss: float
+    """As in ``Scores``."""
+    per_type: dict[str, SpanScores]
+    """Of each class; the support is in words."""
+    sentences: int
+    words: int
+    words_without_pieces: int
+    """Words the tokenizer has no piece for; given the first class and counted like any other."""
 
     def as_dict(self) -> dict[str, Any]:
         """Plain values, for JSON."""
@@ -103,8 +127,8 @@ def _span_scores(values: dict[str, Any]) -> SpanScores:
     )
 
 
-def score(gold: Tags, predicted: Tags, *, loss: float, words_without_pieces: int) -> Scores:
-    """All scores of a split.
+def score_tags(gold: Tags, predicted: Tags, *, loss: float, words_without_pieces: int) -> Scores:
+    """All scores of a head of tags.
 
     Args:
         gold: the tags of each sentence, in IOB2.
@@ -129,5 +153,37 @@ def score(gold: Tags, predicted: Tags, *, loss: float, words_without_pieces: int
         strict_per_type=strict_per_type,
         sentences=len(gold),
         words=words,
+        words_without_pieces=words_without_pieces,
+    )
+
+
+def score_classes(
+    gold: Tags, predicted: Tags, *, loss: float, words_without_pieces: int
+) -> ClassScores:
+    """All scores of a head of classes, by scikit-learn.
+
+    Args:
+        gold: the classes of each sentence's words.
+        predicted: as many for each sentence.
+        loss: mean loss over the split.
+        words_without_pieces: words that could only be given the first class.
+    """
+    right, guessed = list(chain.from_iterable(gold)), list(chain.from_iterable(predicted))
+    names = sorted({*right, *guessed})
+    by_class = precision_recall_fscore_support(right, guessed, labels=names, zero_division=0)
+    per_type = {
+        name: SpanScores(float(p), float(r), float(f), int(support))
+        for name, p, r, f, support in zip(names, *by_class, strict=True)
+    }
+    precision, recall, f1 = (float(np.mean(values)) for values in by_class[:3])
+    return ClassScores(
+        precision=precision,
+        recall=recall,
+        f1=f1,
+        accuracy=sum(map(eq, right, guessed)) / len(right),
+        loss=round(loss, 4),
+        per_type=per_type,
+        sentences=len(gold),
+        words=len(right),
         words_without_pieces=words_without_pieces,
     )

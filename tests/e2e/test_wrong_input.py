@@ -331,7 +331,7 @@ RUNS = [
     ),
     Case(
         "train: no tag",
-        ("train.conll:2: 'NN' is not a tag", "see data.columns and data.scheme"),
+        ("train.conll:2: 'NN' is not a tag", "see data.columns.tags and data.scheme"),
         "train",
         files=rows("Anna B-PER\nsleeps NN\n"),
     ),

@@ -93,10 +93,10 @@ def read_or_refuse(file: Path, content: bytes, **settings: Any) -> int | None:
     try:
         for sentence in read_sentences(data, "train"):
             assert sentence.words
-            assert len(sentence.words) == len(sentence.tags) == len(sentence.lines)
+            assert len(sentence.words) == len(sentence.tags[0]) == len(sentence.lines)
             assert all(sentence.words)
-            assert all(sentence.tags) or data.format == "jsonl"
-            "".join(sentence.words + sentence.tags).encode()
+            assert all(sentence.tags[0]) or data.format == "jsonl"
+            "".join(sentence.words + sentence.tags[0]).encode()
             assert 1 <= sentence.lines[0] <= sentence.lines[-1] <= last_line
             assert document <= sentence.document <= document + 1
             document = sentence.document

@@ -23,7 +23,9 @@ def numbers(count: int, seed: int = 0) -> Rows:
 
 
 def plan_of(count: int, *, batch: int = 8, seed: int = 1) -> TrainingPlan:
-    return TrainingPlan(numbers(count), numbers(count, 1), global_batch_size=batch, seed=seed)
+    return TrainingPlan(
+        numbers(count), [numbers(count, 1).astype(float)], global_batch_size=batch, seed=seed
+    )
 
 
 def real(rows: Rows) -> list[int]:
@@ -64,7 +66,7 @@ def test_a_last_batch_smaller_than_the_world() -> None:
 
 
 def test_neighbours_in_length_compute_at_the_same_time() -> None:
-    plan = TrainingPlan(np.arange(16) + 3, np.ones(16, int), global_batch_size=16, seed=0)
+    plan = TrainingPlan(np.arange(16) + 3, [np.ones(16)], global_batch_size=16, seed=0)
     (step,) = plan.epoch(0)
     assert step.rows.tolist() == list(range(15, -1, -1))
     assert [rows.tolist() for rows in step.micro_batches(4, 1, 2)] == [
@@ -86,7 +88,7 @@ def test_sums() -> None:
     for step in plan.epoch(0):
         rows = real(step.rows)
         assert step.num_tokens == numbers(37)[rows].sum()
-        assert step.num_labels == numbers(37, 1)[rows].sum()
+        assert step.label_weights == (numbers(37, 1)[rows].sum(),)
 
 
 @pytest.mark.parametrize("start", [0, 1, 4, 5, 6, 12])
@@ -133,7 +135,7 @@ def test_little_padding_is_computed_on_real_lengths(shared_data: Path, tmp_path:
     data = DataConfig(train=str(file), cache_dir=tmp_path)
     train = prepare(data, tokenizer, ["train"]).splits["train"]
     lengths = train.column("length")
-    plan = TrainingPlan(lengths, train.column("num_labels"), global_batch_size=32, seed=0)
+    plan = TrainingPlan(lengths, [train.column("num_labels")], global_batch_size=32, seed=0)
     planned = [
         np.array(real(rows))
         for _, step in islice(plan.steps(0, 200), 200)

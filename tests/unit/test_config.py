@@ -272,7 +272,7 @@ def test_wrong_types_are_refused_with_the_rule_and_the_value(
         (["data.columns={words: 1, tags: 1}"], "data", ["both 1", "two columns"]),
         (["data.labels=[O, PER]"], "data", ["'O'", "leave out O and the prefixes"]),
         (["data.labels=[B-PER]"], "data", ["'B-PER'", "leave out O and the prefixes"]),
-        (["data.labels=[PER, PER]"], "data", ["list each type once"]),
+        (["data.labels=[PER, PER]"], "data", ["list each once"]),
         (["training.schedule=reduce_on_plateau"], "", ["give data.validation or take another"]),
         (
             ["training.global_batch_size=10", "training.micro_batch_size=4"],
@@ -544,7 +544,7 @@ data:
   train: train.conll
   max_lenght: 256
   columns:
-    words: 0
+    tags: 1
   labels: [PER, 5]
 training:
   epochs: three
@@ -567,7 +567,7 @@ def test_all_problems_at_once_each_with_its_line(run_file: Path) -> None:
         "presicion": (2, "is not a field here; did you mean precision?"),
         "model.dropout": (5, "must be less than 1; got 1.5"),
         "data.max_lenght": (8, "is not a field here; did you mean max_length?"),
-        "data.columns.tags": (9, "is needed and not given (Column of the tags: "),
+        "data.columns.words": (9, "is needed and not given (Column of the words: "),
         "data.labels.1": (11, "must be text; got 5"),
         "training.epochs": (13, "must be a whole number; got the text 'three'"),
         "training.lerning_rate": (14, "is not a field here; did you mean learning_rate?"),

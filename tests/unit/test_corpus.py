@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from bigner.config.schema import DataConfig
-from bigner.data.corpus import Corpus, read_corpus
+from bigner.data.corpus import Corpus, HeadLabels, read_corpus
 from bigner.errors import DataError
 
 WNUT = {
@@ -42,16 +42,16 @@ def written(folder: Path, **splits: str) -> dict[str, str]:
 @pytest.mark.data
 def test_wnut17(shared_data: Path) -> None:
     corpus = corpus_of(shared_data / "wnut17", WNUT)
-    assert corpus.scheme == "iob2"
+    assert only(corpus).scheme == "iob2"
     assert corpus.warnings == ()
     types = ("corporation", "creative-work", "group", "location", "person", "product")
-    assert corpus.labels.types == types
+    assert only(corpus).labels.types == types
     counts = {
         "train": (221, 140, 264, 548, 660, 142),
         "validation": (34, 105, 39, 74, 470, 114),
         "test": (66, 142, 165, 150, 429, 127),
     }
-    assert corpus.type_counts == {
+    assert only(corpus).type_counts == {
         split: dict(zip(types, numbers, strict=True)) for split, numbers in counts.items()
     }
 
@@ -60,8 +60,8 @@ def test_wnut17(shared_data: Path) -> None:
 def test_uner_slovak_snk(shared_data: Path) -> None:
     columns = {"words": 1, "tags": 2}
     corpus = corpus_of(shared_data / "uner-slovak-snk", SLOVAK, columns=columns)
-    assert (corpus.scheme, corpus.warnings) == ("iob2", ())
-    assert corpus.type_counts == {
+    assert (only(corpus).scheme, corpus.warnings) == ("iob2", ())
+    assert only(corpus).type_counts == {
         "train": {"LOC": 277, "ORG": 153, "PER": 2277},
         "validation": {"LOC": 300, "ORG": 60, "PER": 276},
         "test": {"LOC": 326, "ORG": 50, "PER": 539},
@@ -73,8 +73,8 @@ def test_nerkor_and_its_eleven_violations(shared_data: Path) -> None:
     columns = {"words": "FORM", "tags": "CONLL:NER"}
     folder = shared_data / "nerkor-hu"
     corpus = corpus_of(folder, NERKOR, columns=columns)
-    assert corpus.scheme == "iob2"
-    assert corpus.type_counts == {
+    assert only(corpus).scheme == "iob2"
+    assert only(corpus).type_counts == {
         "train": {"LOC": 1629, "MISC": 1227, "ORG": 3038, "PER": 2238},
         "validation": {"LOC": 173, "MISC": 113, "ORG": 256, "PER": 258},
         "test": {"LOC": 213, "MISC": 143, "ORG": 256, "PER": 312},
@@ -101,6 +101,12 @@ def test_nerkor_and_its_eleven_violations(shared_data: Path) -> None:
     }
 
 
+def only(corpus: Corpus) -> HeadLabels:
+    """The one head."""
+    (head,) = corpus.heads.values()
+    return head
+
+
 def changed_places(corpus: Corpus, *, column: int) -> set[tuple[str, str, int]]:
     """Where a tag of the corpus is not the tag of the file."""
     lines: dict[str, list[str]] = {}
@@ -109,7 +115,7 @@ def changed_places(corpus: Corpus, *, column: int) -> set[tuple[str, str, int]]:
         for sentence in sentences:
             if sentence.file not in lines:
                 lines[sentence.file] = Path(sentence.file).read_text("utf-8").split("\n")
-            for tag, number in zip(sentence.tags, sentence.lines, strict=True):
+            for tag, number in zip(sentence.tags[0], sentence.lines, strict=True):
                 if lines[sentence.file][number - 1].split("\t")[column] != tag:
                     changed.add((split, Path(sentence.file).stem, number))
     return changed
@@ -121,8 +127,8 @@ def test_uner_multicol(shared_data: Path, language: str, dev: int, test: int) ->
     name = f"{language}-ud-{{}}.form-upos-xpos-ner.conll"
     sources = {"train": name.format("dev"), "test": name.format("test")}
     corpus = corpus_of(shared_data / "uner-multicol", sources)
-    assert (corpus.scheme, corpus.warnings) == ("iob2", ())
-    assert {split: sum(counts.values()) for split, counts in corpus.type_counts.items()} == {
+    assert (only(corpus).scheme, corpus.warnings) == ("iob2", ())
+    assert {split: sum(counts.values()) for split, counts in only(corpus).type_counts.items()} == {
         "train": dev,
         "test": test,
     }
@@ -145,14 +151,14 @@ def test_the_scheme_is_recognised_over_all_splits(
     tmp_path: Path, train: str, validation: str, scheme: str, tags: list[str]
 ) -> None:
     corpus = corpus_of(tmp_path, written(tmp_path, train=train, validation=validation))
-    assert corpus.scheme == scheme
-    assert corpus.sentences["train"][0].tags == tags
+    assert only(corpus).scheme == scheme
+    assert corpus.sentences["train"][0].tags == [tags]
 
 
 def test_a_given_scheme_is_not_guessed_again(tmp_path: Path) -> None:
     sources = written(tmp_path, train="I-X I-X O I-X/O I-X")
     corpus = corpus_of(tmp_path, sources, scheme="iob2")
-    assert corpus.scheme == "iob2"
+    assert only(corpus).scheme == "iob2"
     file = tmp_path / "train"
     assert corpus.warnings == (
         f"3 tags break the scheme iob2 (read as conlleval does, where a stray I begins an entity): "
@@ -186,7 +192,7 @@ def test_a_tag_outside_the_scheme_has_its_place(
 def test_labels_are_all_types_of_all_splits(tmp_path: Path) -> None:
     sources = written(tmp_path, train="B-Y O", validation="B-X B-Z B-X", test="B-X I-X")
     corpus = corpus_of(tmp_path, sources)
-    assert corpus.labels.tags == ("O", "B-X", "I-X", "B-Y", "I-Y", "B-Z", "I-Z")
+    assert only(corpus).labels.tags == ("O", "B-X", "I-X", "B-Y", "I-Y", "B-Z", "I-Z")
     assert corpus.warnings == (
         "types that train has no example of, so they cannot be learnt: "
         "X (2 in validation, 1 in test); Z (1 in validation)",
@@ -197,7 +203,7 @@ def test_labels_are_all_types_of_all_splits(tmp_path: Path) -> None:
 def test_labels_of_the_config_keep_their_order(tmp_path: Path) -> None:
     sources = written(tmp_path, train="B-Y B-X")
     corpus = corpus_of(tmp_path, sources, labels=["Y", "W", "X"])
-    assert corpus.labels.types == ("Y", "W", "X")
+    assert only(corpus).labels.types == ("Y", "W", "X")
     assert corpus.warnings == ("types of data.labels that the data does not have: W",)
 
 
@@ -218,5 +224,5 @@ def test_some_splits_can_be_read_alone(tmp_path: Path) -> None:
     written(tmp_path, train="B-X", test="B-Y")
     data = DataConfig(train=str(tmp_path / "none"), test=str(tmp_path / "test"))
     corpus = read_corpus(data, ["test"])
-    assert corpus.labels.types == ("Y",)
+    assert only(corpus).labels.types == ("Y",)
     assert corpus.warnings == ()

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from functools import cache
-from itertools import chain, pairwise
+from itertools import accumulate, chain, pairwise
 from math import inf
 from pathlib import Path
 
@@ -24,13 +24,15 @@ from bigner.data.encode import (
     cut,
     owners,
     special_tokens,
+    surrounded,
     texts_of,
 )
 from bigner.data.formats import Sentence
-from bigner.data.labels import LabelSet
-from bigner.optim import IGNORED
+from bigner.data.heads import Heads
+from bigner.data.labels import IGNORED, LabelSet
 
 LABELS = LabelSet.of_types(["LOC", "PER", "creative-work"])
+HEADS = Heads.single(LABELS)
 
 ODD_WORDS = [
     "\u200b",  # zero-width space: no piece
@@ -122,10 +124,23 @@ def word_piece() -> PreTrainedTokenizerFast:
     )
 
 
+def whole(text_words: list[str], label_ids: list[int], first_word: int) -> Text:
+    """A text of one head, windowed as a whole."""
+    return Text(text_words, [label_ids], first_word, [(0, len(text_words))])
+
+
+def as_one(texts: Sequence[Text]) -> Text:
+    """A document of which each text is a part."""
+    text_words = [word for text in texts for word in text.words]
+    ids = [label for text in texts for label in text.label_ids[0]]
+    ends = [0, *accumulate(len(text.words) for text in texts)]
+    return Text(text_words, [ids], 0, list(pairwise(ends)))
+
+
 def texts_from(corpus: Sequence[tuple[list[str], list[int]]]) -> list[Text]:
     texts, first_word = [], 0
     for text_words, label_ids in corpus:
-        texts.append(Text(text_words, label_ids, first_word))
+        texts.append(whole(text_words, label_ids, first_word))
         first_word += len(text_words)
     return texts
 
@@ -133,7 +148,7 @@ def texts_from(corpus: Sequence[tuple[list[str], list[int]]]) -> list[Text]:
 def predicted_from(window: Window) -> list[int]:
     """The prediction of each owned word if every labelled piece is predicted right."""
     wrong = len(LABELS)
-    pieces = torch.tensor([[wrong if label == IGNORED else label for label in window.labels]])
+    pieces = torch.tensor([[wrong if label == IGNORED else label for label in window.labels[0]]])
     places = torch.tensor([window.word_places])
     return word_predictions(pieces, places, LABELS.id_of("O")).tolist()
 
@@ -144,24 +159,32 @@ def check_windows(
     max_length: int,
     stride: int,
     alignment: str,
+    context: int = 0,
 ) -> None:
     """Everything that holds of windows, whatever the tokenizer."""
     texts = texts_from(corpus)
+    if context:
+        texts = [as_one(texts)]
     encoder = WindowEncoder(
-        tokenizer, LABELS, max_length=max_length, stride=stride, alignment=alignment
+        tokenizer,
+        HEADS,
+        max_length=max_length,
+        stride=stride,
+        alignment=alignment,
+        context=context,
     )
     windows = list(encoder.encode(texts))
     prefix, suffix = special_tokens(tokenizer)
 
     for window in windows:
-        assert len(window.input_ids) == len(window.labels) <= max_length
+        assert len(window.input_ids) == len(window.labels[0]) <= max_length
         assert window.input_ids[: len(prefix)] == prefix
         assert window.input_ids[len(window.input_ids) - len(suffix) :] == suffix
-        assert window.labels[0] == window.labels[-1] == IGNORED
+        assert window.labels[0][0] == window.labels[0][-1] == IGNORED
 
     # Every word owned once, in order.
     owned = [window.first_word + i for window in windows for i in range(len(window.word_places))]
-    gold = list(chain.from_iterable(text.label_ids for text in texts))
+    gold = list(chain.from_iterable(text.label_ids[0] for text in texts))
     assert owned == list(range(len(gold)))
 
     # Tags -> pieces -> tags; words without pieces give O.
@@ -175,11 +198,11 @@ def check_windows(
     # Labelled pieces: the first of each word, or all of them and the later ones never B-.
     for window in windows:
         firsts = {place for place in window.word_places if place != NO_PIECE}
-        labelled = {i for i, label in enumerate(window.labels) if label != IGNORED}
+        labelled = {i for i, label in enumerate(window.labels[0]) if label != IGNORED}
         assert firsts <= labelled
         if alignment == "first":
             assert firsts == labelled
-        later = [LABELS.tags[window.labels[i]] for i in labelled - firsts]
+        later = [LABELS.tags[window.labels[0][i]] for i in labelled - firsts]
         assert not [tag for tag in later if tag.startswith("B-")]
 
 
@@ -188,6 +211,7 @@ choices = {
     "max_length": st.integers(8, 24),
     "stride": st.integers(0, 16),
     "alignment": st.sampled_from(["first", "all"]),
+    "context": st.sampled_from([0, 1, 5, 50]),
 }
 
 
@@ -200,37 +224,46 @@ def test_xlmr(
     max_length: int,
     stride: int,
     alignment: str,
+    context: int,
 ) -> None:
-    check_windows(xlmr, corpus, max_length, stride, alignment)
+    check_windows(xlmr, corpus, max_length, stride, alignment, context)
 
 
 @settings(deadline=None, max_examples=100)
 @given(**choices)
 def test_byte_level(
-    corpus: list[tuple[list[str], list[int]]], max_length: int, stride: int, alignment: str
+    corpus: list[tuple[list[str], list[int]]],
+    max_length: int,
+    stride: int,
+    alignment: str,
+    context: int,
 ) -> None:
-    check_windows(byte_level(), corpus, max_length, stride, alignment)
+    check_windows(byte_level(), corpus, max_length, stride, alignment, context)
 
 
 @settings(deadline=None, max_examples=100)
 @given(**choices)
 def test_word_piece(
-    corpus: list[tuple[list[str], list[int]]], max_length: int, stride: int, alignment: str
+    corpus: list[tuple[list[str], list[int]]],
+    max_length: int,
+    stride: int,
+    alignment: str,
+    context: int,
 ) -> None:
-    check_windows(word_piece(), corpus, max_length, stride, alignment)
+    check_windows(word_piece(), corpus, max_length, stride, alignment, context)
 
 
 def one_window(
     tokenizer: PreTrainedTokenizerFast, text_words: list[str], tags: str, alignment: str = "first"
 ) -> Window:
-    encoder = WindowEncoder(tokenizer, LABELS, max_length=512, stride=0, alignment=alignment)
+    encoder = WindowEncoder(tokenizer, HEADS, max_length=512, stride=0, alignment=alignment)
     ids = [LABELS.id_of(tag) for tag in tags.split()]
-    (window,) = encoder.encode([Text(text_words, ids, 0)])
+    (window,) = encoder.encode([whole(text_words, ids, 0)])
     return window
 
 
 def tags_of_pieces(window: Window) -> list[str]:
-    return ["-" if label == IGNORED else LABELS.tags[label] for label in window.labels]
+    return ["-" if label == IGNORED else LABELS.tags[label] for label in window.labels[0]]
 
 
 @pytest.mark.data
@@ -271,8 +304,8 @@ def test_alignment_all_goes_on_as_inside() -> None:
 
 
 def test_a_word_longer_than_a_window_is_cut_and_counted() -> None:
-    encoder = WindowEncoder(byte_level(), LABELS, max_length=10, stride=4, alignment="first")
-    text = Text(["z", "q" * 50, "z"], [0, 1, 0], 7)
+    encoder = WindowEncoder(byte_level(), HEADS, max_length=10, stride=4, alignment="first")
+    text = whole(["z", "q" * 50, "z"], [0, 1, 0], 7)
     windows = list(encoder.encode([text]))
     assert encoder.words_cut == 1
     assert max(len(window.input_ids) for window in windows) == 10
@@ -387,31 +420,80 @@ def test_ties_go_to_the_earlier_window() -> None:
 def sentence(text: str, document: int) -> Sentence:
     text_words = text.split()
     numbers = list(range(len(text_words)))
-    return Sentence(text_words, ["B-PER"] + ["O"] * (len(numbers) - 1), document, "f", numbers)
+    return Sentence(text_words, [["B-PER"] + ["O"] * (len(numbers) - 1)], document, "f", numbers)
 
 
 SENTENCES = [sentence("a b", 0), sentence("c", 0), sentence("d e f", 1), sentence("g", 2)]
 
 
 def test_texts_by_sentence() -> None:
-    texts = list(texts_of(SENTENCES, LABELS, "sentence"))
+    texts = list(texts_of(SENTENCES, HEADS, "sentence"))
     assert [text.words for text in texts] == [["a", "b"], ["c"], ["d", "e", "f"], ["g"]]
     assert [text.first_word for text in texts] == [0, 2, 3, 6]
 
 
 def test_texts_by_document() -> None:
-    texts = list(texts_of(SENTENCES, LABELS, "document"))
+    texts = list(texts_of(SENTENCES, HEADS, "document"))
     assert [text.words for text in texts] == [["a", "b", "c"], ["d", "e", "f"], ["g"]]
     assert [text.first_word for text in texts] == [0, 3, 6]
     b = LABELS.id_of("B-PER")
-    assert [text.label_ids for text in texts] == [[b, 0, b], [b, 0, 0], [b]]
+    assert [text.label_ids for text in texts] == [[[b, 0, b]], [[b, 0, 0]], [[b]]]
+
+
+def test_texts_with_context_are_documents_windowed_sentence_by_sentence() -> None:
+    texts = list(texts_of(SENTENCES, HEADS, "sentence", context=True))
+    assert [text.words for text in texts] == [["a", "b", "c"], ["d", "e", "f"], ["g"]]
+    assert [text.parts for text in texts] == [[(0, 2), (2, 3)], [(0, 3)], [(0, 1)]]
+
+
+@given(
+    st.lists(st.integers(0, 6), min_size=1, max_size=12),
+    st.data(),
+    st.integers(0, 8),
+    st.integers(0, 20),
+)
+def test_surrounded(lengths: list[int], data: st.DataObject, context: int, spare: int) -> None:
+    first = data.draw(st.integers(0, len(lengths) - 1))
+    end = data.draw(st.integers(first + 1, len(lengths)))
+    room = sum(lengths[first:end]) + spare
+    left, right = surrounded(first, end, lengths, room, context)
+    assert max(0, first - context) <= left <= first
+    assert end <= right <= min(len(lengths), end + context)
+    assert sum(lengths[left:right]) <= room
+    # As much as there is room for, and no side starved for the other.
+    used = sum(lengths[left:right])
+    assert left == max(0, first - context) or used + lengths[left - 1] > room
+    assert right == min(len(lengths), end + context) or used + lengths[right] > room
+
+
+def test_context_by_hand() -> None:
+    members = [sentence("z z", 0), sentence("q q", 0), sentence("y", 0), sentence("z", 1)]
+    texts = list(texts_of(members, HEADS, "sentence", context=True))
+    read = {}
+    for max_length in (8, 12):
+        encoder = WindowEncoder(
+            byte_level(), HEADS, max_length=max_length, stride=0, alignment="first", context=2
+        )
+        windows = list(encoder.encode(texts))
+        read[max_length] = [
+            "".join(byte_level().convert_ids_to_tokens(window.input_ids)[1:-1]).replace("Ġ", " ")
+            for window in windows
+        ]
+    # Two pieces a word: three words and five.
+    assert read[8] == [" z z q", " z q q", " q q y", " z"]
+    assert read[12] == [" z z q q", " z z q q y", " q q y", " z"]
+    own = ["B-PER", "-", "O", "-"]
+    assert tags_of_pieces(windows[1]) == ["-", *["-"] * 4, *own, *["-"] * 2, "-"]
+    assert windows[1].word_places == [5, 7]
 
 
 def test_labels_go_by_name() -> None:
     permuted = LabelSet(tuple(reversed(LABELS.tags)))
     for labels in (LABELS, permuted):
-        encoder = WindowEncoder(byte_level(), labels, max_length=64, stride=0, alignment="all")
-        (text,) = texts_of([sentence("zz z", 0)], labels, "sentence")
+        encoder = WindowEncoder(
+            byte_level(), Heads.single(labels), max_length=64, stride=0, alignment="all"
+        )
+        (text,) = texts_of([sentence("zz z", 0)], Heads.single(labels), "sentence")
         (window,) = encoder.encode([text])
-        names = [labels.tags[label] for label in window.labels if label != IGNORED]
+        names = [labels.tags[label] for label in window.labels[0] if label != IGNORED]
         assert names == ["B-PER", "I-PER", "I-PER", "O", "O"]

@@ -16,11 +16,12 @@ from transformers import PreTrainedModel
 
 from bigner.config.schema import DataConfig
 from bigner.data.batches import PADDING_ROW
+from bigner.data.heads import Heads
 from bigner.data.labels import LabelSet
 from bigner.data.prepare import Prepared, prepare
 from bigner.distributed import World
 from bigner.errors import GatherError
-from bigner.evaluation.evaluator import Predictions, ShardedEvaluator, as_json, timed_run
+from bigner.evaluation.evaluator import HeadScores, Predictions, ShardedEvaluator, timed_run
 from bigner.evaluation.metrics import Scores
 from bigner.strategies import Strategy
 from tests.unit.helpers import (
@@ -35,6 +36,13 @@ from tests.unit.helpers import (
 
 # Enough of them for several batches of 32, in an order in which lengths alternate.
 CORPUS = SENTENCES * 6
+
+
+def only(scores: HeadScores) -> Scores:
+    """The scores of the one head, which has tags."""
+    (found,) = scores.values()
+    assert isinstance(found, Scores)
+    return found
 
 
 @dataclass
@@ -53,10 +61,11 @@ class Setup:
 
     def evaluator(self, batch_size: int = 7) -> ShardedEvaluator:
         split = self.prepared.splits["test"]
-        return ShardedEvaluator(self.prepared, split, self.labels, World(), batch_size=batch_size)
+        heads = Heads.single(self.labels)
+        return ShardedEvaluator(self.prepared, split, heads, World(), batch_size=batch_size)
 
     def run(self, batch_size: int = 7) -> Scores:
-        return self.evaluator(batch_size).run(self.strategy)
+        return only(self.evaluator(batch_size).run(self.strategy))
 
 
 def set_up(
@@ -68,7 +77,7 @@ def set_up(
     tokenizer = tiny_tokenizer()
     prepared = prepare(config, tokenizer, ["test"])
     tiny_xlmr(len(tokenizer)).save_pretrained(folder / "model")
-    labels = labels or prepared.labels
+    labels = labels or prepared.heads[0].labels
     model = whole_model(run_config(folder, folder / "model").model, labels.tags, seed=1)
     return Setup(folder, prepared, model, labels)
 
@@ -87,12 +96,12 @@ def test_scores_are_seqevals_on_the_words_of_the_file(
     # The untrained model says this and that, or there would be nothing to compare.
     assert len({tag for tags in predicted for tag in tags}) > 3
 
-    scores = evaluator.run(setup.strategy)
+    scores = only(evaluator.run(setup.strategy))
     mode: dict[str, Any] = {"mode": "strict", "scheme": IOB2, "zero_division": 0}
     assert scores.precision == pytest.approx(precision_score(gold, predicted))
     assert scores.recall == pytest.approx(recall_score(gold, predicted))
     assert scores.f1 == pytest.approx(f1_score(gold, predicted))
-    assert scores.strict_f1 == pytest.approx(f1_score(gold, predicted, **mode))
+    assert scores.strict.f1 == pytest.approx(f1_score(gold, predicted, **mode))
     assert scores.words == sum(map(len, gold))
     assert scores.words_without_pieces == 5 * 6
 
@@ -120,7 +129,7 @@ def test_words_without_pieces_are_o(tmp_path: Path) -> None:
 def predicted_one_by_one(setup: Setup) -> tuple[list[str], float]:
     """Predicted tags and mean loss by the model itself, a window at a time."""
     split = setup.prepared.splits["test"]
-    names = dict(enumerate(setup.prepared.labels.tags))
+    names = dict(enumerate(setup.prepared.heads.names_of_logits))
     tags: list[str] = []
     losses: list[float] = []
     setup.model.eval()
@@ -129,7 +138,7 @@ def predicted_one_by_one(setup: Setup) -> tuple[list[str], float]:
             logits = setup.model(input_ids=torch.tensor([window["input_ids"]])).logits[0]
         for place in window["word_places"]:
             tags.append("O" if place < 0 else setup.labels.tags[int(logits[place].argmax())])
-        for place, label in enumerate(window["labels"]):
+        for place, label in enumerate(window["labels_0"]):
             if label >= 0 and names[label] in setup.labels.tags:
                 target = torch.tensor(setup.labels.id_of(names[label]))
                 losses.append(float(F.cross_entropy(logits[place], target)))
@@ -146,7 +155,7 @@ def test_predictions_are_the_models_own(
     predictions = evaluator.predict(setup.strategy)
     tags, loss = predicted_one_by_one(setup)
     assert [tag for sentence in evaluator.tags(predictions)[1] for tag in sentence] == tags
-    assert predictions.mean_loss == pytest.approx(loss, rel=1e-5)
+    assert predictions.mean_losses == pytest.approx((loss,), rel=1e-5)
 
 
 def test_scores_do_not_depend_on_the_batch_size(tmp_path: Path) -> None:
@@ -221,8 +230,8 @@ def gathered(setup: Setup) -> Gathered:
     return Gathered(
         together(padded, width),
         together([np.append(counts[own], 0) for own in dealt], width),
-        together([np.append(own * 0.5, 0.0) for own in dealt], width),
-        together(words, max(map(len, words)) + 3),
+        together([np.append(own * 0.5, 0.0) for own in dealt], width)[..., None],
+        together(words, max(map(len, words)) + 3)[..., None],
     )
 
 
@@ -230,10 +239,10 @@ def test_rows_of_all_ranks_come_back_in_order(tmp_path: Path) -> None:
     setup = set_up(tmp_path)
     predictions = gathered(setup).assemble(setup.evaluator())
     words = sum(map(len, CORPUS))
-    assert predictions.word_ids.tolist() == [i % 7 for i in range(words)]
+    assert predictions.word_ids.tolist() == [[i % 7 for i in range(words)]]
     split = setup.prepared.splits["test"]
     total = 0.5 * sum(range(split.windows.num_rows))
-    assert predictions.mean_loss == pytest.approx(total / split.column("num_labels").sum())
+    assert predictions.mean_losses == pytest.approx((total / split.column("num_labels").sum(),))
 
 
 def test_a_lost_window(tmp_path: Path) -> None:
@@ -282,8 +291,8 @@ def test_a_window_that_does_not_exist(tmp_path: Path) -> None:
 def test_speed_is_told_beside_the_scores(tmp_path: Path) -> None:
     setup = set_up(tmp_path)
     timed, predictions = timed_run(setup.evaluator(), setup.strategy)
-    assert len(predictions.word_ids) == timed.scores.words
-    told = as_json(timed)
+    assert predictions.word_ids.shape == (1, only(timed.scores).words)
+    told = timed.as_json(run_config(tmp_path, tmp_path / "model"))
     assert told.pop("seconds") >= 0.0
     assert told.pop("words_per_second") > 0.0
     assert told == setup.run().as_dict()

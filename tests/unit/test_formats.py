@@ -171,7 +171,7 @@ def test_separators_line_ends_and_bom(tmp_path: Path) -> None:
     )
     found = read(path)
     assert [sentence.words for sentence in found] == [["EU", "rejects"], ["German"], ["call"]]
-    assert [sentence.tags for sentence in found] == [["B-ORG", "O"], ["B-MISC"], ["O"]]
+    assert [sentence.tags[0] for sentence in found] == [["B-ORG", "O"], ["B-MISC"], ["O"]]
     assert [sentence.lines for sentence in found] == [[1, 2], [4], [7]]
     assert {sentence.file for sentence in found} == {str(path)}
 
@@ -187,7 +187,7 @@ def test_words_with_spaces_between_tabs(tmp_path: Path) -> None:
     path = write(tmp_path, "New York \t B-LOC \nis\tO\n")
     (sentence,) = read(path)
     assert sentence.words == ["New York", "is"]
-    assert sentence.tags == ["B-LOC", "O"]
+    assert sentence.tags == [["B-LOC", "O"]]
 
 
 @pytest.mark.parametrize(
@@ -205,7 +205,7 @@ def test_columns_by_number_and_by_name(
 ) -> None:
     path = write(tmp_path, "# global.columns = FORM LEMMA XPOS NER\na\tb\tc\tO\n")
     (sentence,) = read(path, columns=columns)
-    assert (sentence.words, sentence.tags) == (words, tags)
+    assert (sentence.words, sentence.tags) == (words, [tags])
 
 
 def test_documents(tmp_path: Path) -> None:
@@ -393,7 +393,7 @@ def test_columns_round_trip(
     blocks = ["".join(f"{w}{separator}{t}{line_end}" for w, t in rows) for rows in sentences]
     path = write(tmp_path_factory.mktemp("columns"), line_end.join(blocks))
     found = read(path)
-    assert [list(zip(one.words, one.tags, strict=True)) for one in found] == sentences
+    assert [list(zip(one.words, one.tags[0], strict=True)) for one in found] == sentences
 
 
 # ---------------------------------------------------------------- JSON lines
@@ -504,7 +504,7 @@ def test_spans(tmp_path: Path) -> None:
         ),
     )
     found = read(path, format="spans")
-    assert [list(zip(one.words, one.tags, strict=True)) for one in found] == [
+    assert [list(zip(one.words, one.tags[0], strict=True)) for one in found] == [
         [
             ("Oslo", "B-LOC"),
             ("is", "O"),
@@ -579,7 +579,7 @@ def test_spans_give_back_exactly_the_entities(
     entities: list[tuple[str, str]] = []
     for sentence in found:
         before = "O"
-        for word, tag in zip(sentence.words, sentence.tags, strict=True):
+        for word, tag in zip(sentence.words, sentence.tags[0], strict=True):
             if tag.startswith("B-"):
                 entities.append((tag[2:], word))
             elif tag != "O":
@@ -640,7 +640,7 @@ def test_saved_datasets(saved: Path, name: str, documents: list[int]) -> None:
     data = hub(saved / name)
     found = list(read_sentences(data, "train"))
     assert [one.words for one in found] == [["Anna", "left"], ["Oslo"]]
-    assert [one.tags for one in found] == [["B-PER", "O"], ["B-LOC"]]
+    assert [one.tags[0] for one in found] == [["B-PER", "O"], ["B-LOC"]]
     assert [one.lines for one in found] == [[1, 1], [2]]
     assert {one.file for one in found} == {f"{saved / name}[train]"}
     assert [one.document for one in found] == documents

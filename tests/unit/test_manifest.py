@@ -326,7 +326,10 @@ BROKEN: dict[str, tuple[Callable[[Values], None], tuple[str, ...]]] = {
     "scalar as text": (put("scalars/optimizer_step", "3"), ("scalars.optimizer_step", "number")),
     "scores without a step": (take("history/0/step"), ("history.0", "no number for step")),
     "scores without F1": (take("history/0/f1"), ("history.0", "no number for f1")),
-    "scores without strict": (take("history/0/strict"), ("history.0", "no number for strict.f1")),
+    "scores without a strict F1": (
+        take("history/0/strict/f1"),
+        ("history.0", "no number for strict.f1"),
+    ),
     "scores of text": (put("history/0/loss", "low"), ("history.0", "no number for loss")),
     "a list": (put("parameters", []), ("parameters", "Input should be")),
     **{f"no {name}": (take(name), (name, "required")) for name in FIELDS},

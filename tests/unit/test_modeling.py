@@ -26,8 +26,8 @@ from transformers import (
 from bigner.config.schema import ModelConfig
 from bigner.data.labels import LabelSet
 from bigner.errors import ModelError
-from bigner.modeling import check_fits, load_tokenizer, tags_of, units
-from bigner.optim import token_losses
+from bigner.loss import token_losses
+from bigner.modeling import check_fits, heads_of, load_tokenizer, units
 from tests.unit.helpers import TINY, opened, run_config, tiny_tokenizer, tiny_xlmr, whole_model
 
 TAGS = LabelSet.of_types(["PER", "LOC"]).tags
@@ -355,8 +355,8 @@ def test_tokenizer_lies_with_the_model_or_elsewhere(tmp_path: Path) -> None:
 def test_tags_of_an_exported_model(tmp_path: Path) -> None:
     model = from_scratch(saved_config(tmp_path, "bert"))
     model.save_pretrained(tmp_path / "model")
-    assert tags_of(tmp_path / "model") == list(TAGS)
+    assert heads_of(tmp_path / "model").names_of_logits == TAGS
     reloaded = AutoModelForTokenClassification.from_pretrained(tmp_path / "model")
     assert reloaded.config.label2id == {tag: i for i, tag in enumerate(TAGS)}
     with pytest.raises(ModelError, match="names its labels"):
-        tags_of(tmp_path / "absent")
+        heads_of(tmp_path / "absent")

@@ -1,53 +1,12 @@
-"""Loss, parameter groups and the learning rate of each step."""
+"""Parameter groups and the learning rate of each step."""
 
 from __future__ import annotations
 
 import pytest
-import torch
 from torch import nn
 
 from bigner.config.schema import Schedule, TrainingConfig
-from bigner.optim import IGNORED, LearningRate, parameter_groups, token_losses
-
-
-def reference(logits: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
-    """Cross-entropy by its definition, in float64."""
-    log_sums = logits.double().exp().sum(-1).log()
-    chosen = logits.double().gather(-1, labels.clamp(min=0)[..., None])[..., 0]
-    return torch.where(labels == IGNORED, 0.0, log_sums - chosen)
-
-
-@pytest.mark.parametrize(
-    ("dtype", "tolerance"), [(torch.float32, 1e-6), (torch.bfloat16, 1e-6), (torch.float16, 1e-6)]
-)
-def test_token_losses(dtype: torch.dtype, tolerance: float) -> None:
-    torch.manual_seed(0)
-    logits = (torch.randn(3, 5, 7) * 4).to(dtype)
-    labels = torch.randint(7, (3, 5))
-    labels[0, 2:] = IGNORED
-    labels[2] = IGNORED
-    losses = token_losses(logits, labels)
-    assert losses.shape == labels.shape
-    assert losses.dtype == torch.float32
-    torch.testing.assert_close(
-        losses.double(), reference(logits, labels), atol=tolerance, rtol=tolerance
-    )
-
-
-def test_token_losses_of_a_batch_without_labels() -> None:
-    logits = torch.randn(2, 3, 4, requires_grad=True)
-    losses = token_losses(logits, torch.full((2, 3), IGNORED))
-    losses.sum().backward()
-    assert losses.sum() == 0.0
-    assert logits.grad is not None
-    assert not logits.grad.any()
-
-
-def test_token_losses_of_large_fp16_logits() -> None:
-    # The sum of exponentials of these is beyond fp16's range.
-    logits = torch.tensor([[[30.0, 29.0, -60.0]]], dtype=torch.float16)
-    labels = torch.tensor([[1]])
-    torch.testing.assert_close(token_losses(logits, labels).double(), reference(logits, labels))
+from bigner.optim import LearningRate, parameter_groups
 
 
 def test_parameter_groups() -> None:

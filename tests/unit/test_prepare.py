@@ -67,20 +67,20 @@ def folders(cache: Path) -> list[Path]:
 
 def test_a_prepared_corpus(tmp_path: Path) -> None:
     prepared = prepared_in(tmp_path)
-    assert prepared.labels.types == ("LOC", "ORG", "PER")
-    assert (prepared.scheme, prepared.pad_id, prepared.empty_row) == ("iob2", 1, [0, 2])
-    assert prepared.type_counts["test"] == {"LOC": 3, "PER": 4}
+    assert prepared.heads[0].names == ("LOC", "ORG", "PER")
+    assert (prepared.schemes["tags"], prepared.pad_id, prepared.empty_row) == ("iob2", 1, [0, 2])
+    assert prepared.type_counts["tags"]["test"] == {"LOC": 3, "PER": 4}
     train = prepared.splits["train"]
     assert (train.words_without_pieces, train.words_cut) == (5, 1)
-    names = prepared.labels.tags
+    names = prepared.heads.names_of_logits
     read = [
-        list(zip(row["words"], [names[tag] for tag in row["tags"]], strict=True))
+        list(zip(row["words"], [names[tag] for tag in row["tags_0"]], strict=True))
         for row in train.sentences
     ]
     assert read == SENTENCES
     for window in train.windows:
-        assert window["length"] == len(window["input_ids"]) == len(window["labels"]) <= 16
-        assert window["num_labels"] == sum(label >= 0 for label in window["labels"])
+        assert window["length"] == len(window["input_ids"]) == len(window["labels_0"]) <= 16
+        assert window["num_labels"] == sum(label >= 0 for label in window["labels_0"])
         assert window["num_words"] == len(window["word_places"])
 
 
@@ -188,7 +188,7 @@ def test_one_split_alone_is_other_content(tmp_path: Path) -> None:
     assert alone.folder != both.folder
     assert list(alone.splits) == ["test"]
     # Labels follow from the splits that are read.
-    assert alone.labels.types == ("LOC", "PER")
+    assert alone.heads[0].names == ("LOC", "PER")
 
 
 def test_default_cache_dir(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:

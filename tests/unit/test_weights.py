@@ -36,8 +36,8 @@ from bigner.config.schema import ModelConfig
 from bigner.data.labels import LabelSet
 from bigner.distributed import World
 from bigner.errors import ModelError
+from bigner.loss import token_losses
 from bigner.modeling import allocate, build_model
-from bigner.optim import token_losses
 from bigner.strategies import Shard, open_strategy
 from bigner.weights import InitialWeights
 from tests.ranks.launch import environment

@@ -85,8 +85,10 @@ class _Table:
     """Names of the columns in the file's header; empty if it has none."""
     words: int
     """Column of the words, counted from 0."""
-    tags: int
-    """Column of the tags, counted from 0."""
+    tags: tuple[int, ...]
+    """Column of each head's tags, counted from 0."""
+    fields: tuple[str, ...]
+    """The config's fields that name the columns of words and tags."""
     split_at_tabs: bool
     """Whether the first row was split at TABs."""
     split: Callable[[str], list[str]]
@@ -102,20 +104,22 @@ class _Table:
             return _Kind.DOCUMENT if _NEW_DOCUMENT.match(line) else _Kind.COMMENT
         return _Kind.ROW
 
-    def word_and_tag(self, line: str, number: int) -> tuple[str, str]:
-        """The two cells of a row that matter, which must not be empty."""
+    def word_and_tags(self, line: str, number: int) -> tuple[str, list[str]]:
+        """The cells of a row that matter, none of which may be empty."""
         cells = self.split(line)
         if len(cells) != self.width:
             raise self.error(number, self._wrong_width(line, cells))
-        word, tag = cells[self.words].strip(" "), cells[self.tags].strip(" ")
-        if not word or not tag:
-            what, column = ("word", self.words) if not word else ("tag", self.tags)
+        columns = (self.words, *self.tags)
+        word, *tags = found = [cells[column].strip(" ") for column in columns]
+        if not all(found):
+            place = found.index("")
+            what = "tag" if place else "word"
             raise self.error(
                 number,
-                f"the {what} in column {column} (from 0) is empty: {_shown(line)}; fill it in, "
-                f"take the line out, or correct data.columns.{what}s",
+                f"the {what} in column {columns[place]} (from 0) is empty: {_shown(line)}; fill it "
+                f"in, take the line out, or correct {self.fields[place]}",
             )
-        return word, tag
+        return word, tags
 
     def error(self, number: int, reason: str) -> DataError:
         """An error at one line of this file."""
@@ -136,7 +140,8 @@ class _Table:
             return False
         if "\t" in line or not _CONLLU_COMMENT.match(line):
             return True
-        if _READS_LIKE_A_TAG.fullmatch(self.split(line)[self.tags]):
+        cells = self.split(line)
+        if any(_READS_LIKE_A_TAG.fullmatch(cells[column]) for column in self.tags):
             raise self.error(
                 number,
                 f"can be a comment or the row of a word '#': {_shown(line)}; take the comment out, "
@@ -189,26 +194,23 @@ class _Table:
 
 def _blocks(
     table: _Table, lines: list[str]
-) -> Iterator[tuple[bool, list[str], list[str], list[int]]]:
-    """Sentences as (starts a document, words, tags, lines)."""
+) -> Iterator[tuple[bool, list[str], list[list[str]], list[int]]]:
+    """Sentences as (starts a document, words, tags of each head, lines)."""
     starts_document = True
-    words: list[str] = []
-    tags: list[str] = []
+    rows: list[tuple[str, list[str]]] = []
     numbers: list[int] = []
-    for number, line in enumerate(lines, start=1):
-        kind = table.kind(line, number, in_sentence=bool(words))
+    for number, line in enumerate([*lines, ""], start=1):
+        kind = table.kind(line, number, in_sentence=bool(rows))
         if kind is _Kind.ROW:
-            word, tag = table.word_and_tag(line, number)
-            words.append(word)
-            tags.append(tag)
+            rows.append(table.word_and_tags(line, number))
             numbers.append(number)
             continue
-        if words:
-            yield starts_document, words, tags, numbers
-            starts_document, words, tags, numbers = False, [], [], []
+        if rows:
+            words, tags = zip(*rows, strict=True)
+            by_head = [list(column) for column in zip(*tags, strict=True)]
+            yield starts_document, list(words), by_head, numbers
+            starts_document, rows, numbers = False, [], []
         starts_document |= kind is _Kind.DOCUMENT
-    if words:
-        yield starts_document, words, tags, numbers
 
 
 def _table(path: Path, lines: list[str], data: DataConfig) -> _Table | None:
@@ -229,14 +231,15 @@ def _table(path: Path, lines: list[str], data: DataConfig) -> _Table | None:
     if names and len(names) != width:
         reason = f"{_counted(width)}, and the header of the file names {len(names)}: {_shown(row)}"
         raise DataError.at(path, first_row, reason)
-    words, tags = _columns(data, names, width, f"{path}:{first_row}")
+    words, *tags = _columns(data, names, width, f"{path}:{first_row}")
     return _Table(
         file=str(path),
         first_row=first_row,
         width=width,
         names=names,
         words=words,
-        tags=tags,
+        tags=tuple(tags),
+        fields=tuple(field for field, _ in _wanted(data)),
         split_at_tabs=split_at_tabs,
         split=split,
     )
@@ -262,36 +265,43 @@ def _can_be_row(line: str) -> bool:
     return not line.startswith("# ") or _has_tag(line)
 
 
-def _columns(data: DataConfig, names: tuple[str, ...], width: int, place: str) -> tuple[int, int]:
-    """Columns of words and tags, counted from 0."""
-    columns = data.resolved_columns()
-    words = _column(columns.words, "words", names, width, place)
-    tags = _column(columns.tags, "tags", names, width, place)
-    if words == tags:
-        raise DataError(
-            f"{place}: data.columns.words {columns.words!r} and data.columns.tags "
-            f"{columns.tags!r} are the same column of {width}; see data.columns and data.separator"
-        )
-    return words, tags
+def _wanted(data: DataConfig) -> list[tuple[str, int | str]]:
+    """The config's fields that name columns, first that of the words, and what they say."""
+    return [("data.columns.words", data.words_column()), *data.tag_fields().values()]
 
 
-def _column(wanted: int | str, role: str, names: tuple[str, ...], width: int, place: str) -> int:
+def _columns(data: DataConfig, names: tuple[str, ...], width: int, place: str) -> list[int]:
+    """Columns of the words and of each head's tags, counted from 0."""
+    found: dict[int, tuple[str, int | str]] = {}
+    for field, wanted in _wanted(data):
+        column = _column(wanted, field, names, width, place)
+        if column in found:
+            other, said = found[column]
+            raise DataError(
+                f"{place}: {other} {said!r} and {field} {wanted!r} are the same column of {width}; "
+                f"see data.columns and data.separator"
+            )
+        found[column] = field, wanted
+    return list(found)
+
+
+def _column(wanted: int | str, field: str, names: tuple[str, ...], width: int, place: str) -> int:
     if isinstance(wanted, int):
         if -width <= wanted < width:
             return wanted % width
         raise DataError(
-            f"{place}: data.columns.{role} is {wanted}, and the file has {width} columns: "
+            f"{place}: {field} is {wanted}, and the file has {width} columns: "
             f"0 to {width - 1}, or -{width} to -1 from the end"
         )
     if wanted in names:
         return names.index(wanted)
     if not names:
         raise DataError(
-            f"{place}: data.columns.{role} is the name {wanted!r}, and the file has no header "
+            f"{place}: {field} is the name {wanted!r}, and the file has no header "
             f"'# global.columns = ...'; give a number from 0 to {width - 1}"
         )
     raise DataError(
-        f"{place}: data.columns.{role} is {wanted!r}, which the header does not name; "
+        f"{place}: {field} is {wanted!r}, which the header does not name; "
         f"{nearest(wanted, list(names))}"
     )
 

@@ -26,22 +26,26 @@ def read(data: DataConfig, split: Split) -> Iterator[Sentence]:
             numbers without names.
     """
     dataset = _load(data, split)
-    columns = data.resolved_columns()
-    words, tags = str(columns.words), str(columns.tags)
-    for role, name in (("words", words), ("tags", tags)):
+    words, heads = str(data.words_column()), data.tag_fields()
+    for field, name in (("data.columns.words", words), *heads.values()):
         if name not in dataset.column_names:
             raise DataError(
-                f"data.columns.{role}: {_place(data, split)} has no field {name!r}; "
-                f"{nearest(name, list(dataset.column_names))}"
+                f"{field}: {_place(data, split)} has no field {name!r}; "
+                f"{nearest(str(name), list(dataset.column_names))}"
             )
-    names = _tag_names(dataset.features[tags])
+    names = {head: _tag_names(dataset.features[str(name)]) for head, (_, name) in heads.items()}
     documents = DocumentCounter()
     # Other fields, images for one, would be decoded for nothing.
-    needed = [name for name in (words, tags, "document") if name in dataset.column_names]
+    wanted = [words, "document", *(str(name) for _, name in heads.values())]
+    needed = [name for name in wanted if name in dataset.column_names]
     for row, record in enumerate(_rows(dataset.select_columns(needed)), start=1):
+        tags = {
+            head: _named(record[str(name)], names[head], field, _place(data, split), row)
+            for head, (field, name) in heads.items()
+        }
         yield checked_sentence(
             record[words],
-            _named(record[tags], names, _place(data, split), row),
+            tags,
             document=documents.number(record.get("document")),
             file=_place(data, split),
             line=row,
@@ -106,7 +110,7 @@ def _tag_names(feature: Any) -> list[str] | None:
     return names
 
 
-def _named(tags: object, names: list[str] | None, file: str, row: int) -> object:
+def _named(tags: object, names: list[str] | None, field: str, file: str, row: int) -> object:
     if not isinstance(tags, list) or not any(isinstance(tag, int) for tag in tags):
         return tags
     if names is None:
@@ -115,7 +119,7 @@ def _named(tags: object, names: list[str] | None, file: str, row: int) -> object
             row,
             f"the tags are numbers without names ({tags[0]}, ...); cast the field to "
             f"List(ClassLabel(names=[...])) and save the dataset with save_to_disk, or name a "
-            f"field of strings in data.columns.tags",
+            f"field of strings in {field}",
         )
     for tag in tags:
         if not isinstance(tag, int) or not 0 <= tag < len(names):

@@ -33,26 +33,35 @@ class DocumentCounter:
 
 
 def read(data: DataConfig, split: Split) -> Iterator[Sentence]:
-    """The sentences of JSON lines files; the fields are those of ``data.columns``.
+    """The sentences of JSON lines files; the config names their fields.
 
     Raises:
         DataError: with file and line, where a line is not such an object.
     """
-    fields = data.resolved_columns()
     documents = DocumentCounter()
     for path in source_files(data, split):
-        file = str(path)
         documents.next_file()
         for line, record in read_objects(path):
-            words, tags = (
+            words, *tags = (
                 field_of(
                     record,
                     str(name),
-                    role=f"set data.columns.{role} to the field that holds the {role}",
-                    file=file,
+                    role=f"set {field} to the field that holds the {role}",
+                    file=str(path),
                     line=line,
                 )
-                for role, name in (("words", fields.words), ("tags", fields.tags))
+                for field, role, name in _fields(data)
             )
-            document = documents.number(record.get("document"))
-            yield checked_sentence(words, tags, document=document, file=file, line=line)
+            yield checked_sentence(
+                words,
+                dict(zip(data.resolved_heads(), tags, strict=True)),
+                document=documents.number(record.get("document")),
+                file=str(path),
+                line=line,
+            )
+
+
+def _fields(data: DataConfig) -> list[tuple[str, str, int | str]]:
+    """The config's field, what it is for, and the record's field, for words and each head."""
+    tags = [(field, "tags", name) for field, name in data.tag_fields().values()]
+    return [("data.columns.words", "words", data.words_column()), *tags]

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 from difflib import get_close_matches
+from itertools import chain
 
 from bigner.errors import DataError
 
@@ -13,11 +14,11 @@ _MOST_NAMES = 50
 
 @dataclass(frozen=True, slots=True)
 class Sentence:
-    """Words with one tag each, and where they came from; never empty."""
+    """Words with their tags, and where they came from; never empty."""
 
     words: list[str]
-    tags: list[str]
-    """One tag a word, in the scheme of the file or, out of a `Corpus`, in IOB2."""
+    tags: list[list[str]]
+    """``[heads][words]``: in the scheme of the file or, out of a `Corpus`, in IOB2."""
     document: int
     """Number of the document, counted from 0 over the split."""
     file: str
@@ -27,19 +28,31 @@ class Sentence:
 
 
 def checked_sentence(
-    words: object, tags: object, *, document: int, file: str, line: int
+    words: object, tags: Mapping[str, object], *, document: int, file: str, line: int
 ) -> Sentence:
-    """A sentence from a record's two fields.
+    """A sentence from a record's fields.
+
+    Args:
+        words: the field of the words.
+        tags: the field of each head's tags.
+        document: number of the document.
+        file: what the record is from.
+        line: where in it.
 
     Raises:
-        DataError: they are not two lists of strings of one length, or hold no word or an empty one.
+        DataError: they are not lists of strings of one length, or hold no word or an empty one.
     """
     texts = _strings(words, "words", file, line)
-    labels = _strings(tags, "tags", file, line)
-    if len(texts) != len(labels):
-        raise DataError.at(
-            file, line, f"{len(texts)} words and {len(labels)} tags; each word needs one tag"
-        )
+    labels = []
+    for head, field in tags.items():
+        what = "tags" if len(tags) == 1 else f"tags of {head}"
+        labels.append(_strings(field, what, file, line))
+        if len(texts) != len(labels[-1]):
+            raise DataError.at(
+                file,
+                line,
+                f"{len(texts)} words and {len(labels[-1])} {what}; each word needs one tag",
+            )
     if not texts:
         raise DataError.at(file, line, "no words; take the line out or give it words")
     if "" in texts:
@@ -47,7 +60,7 @@ def checked_sentence(
             file, line, f"word {texts.index('')} (from 0) is empty; take it and its tag out"
         )
     require_text("".join(texts), file, line)
-    require_text("".join(labels), file, line)
+    require_text("".join(chain.from_iterable(labels)), file, line)
     return Sentence(texts, labels, document, file, [line] * len(texts))
 
 

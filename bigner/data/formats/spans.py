@@ -40,7 +40,7 @@ def read(data: DataConfig, split: Split) -> Iterator[Sentence]:
             text = _text(record, file, line)
             entities = _entities(record, text, file, line)
             for words, tags in _sentences(text, entities):
-                yield Sentence(words, tags, document, file, [line] * len(words))
+                yield Sentence(words, [tags], document, file, [line] * len(words))
 
 
 def tokenise(text: str) -> list[tuple[int, int]]:

@@ -1,0 +1,138 @@
+"""What a model tells of every word: one thing, or several at once, each by a head of its own.
+
+All heads are rows of one linear layer: the first head's labels come first among the logits, then
+the second's. So a model of several heads is a model of one with more labels, for everything that
+loads, shards, saves and exports it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Literal
+
+from bigner.config.schema import ONLY_HEAD
+from bigner.data.labels import LabelSet
+from bigner.errors import ModelError
+
+HeadKind = Literal["tags", "classes"]
+
+CONFIG_FIELD = "bigner_heads"
+"""Field of a transformers config that names the heads, where there are several."""
+
+
+@dataclass(frozen=True, slots=True)
+class Head:
+    """One of the things told of a word."""
+
+    name: str
+    kind: HeadKind
+    labels: LabelSet
+    """Tags in IOB2, or classes."""
+    first: int
+    """Its first label's place among the logits."""
+
+    @property
+    def logits(self) -> slice:
+        """Its places among the logits."""
+        return slice(self.first, self.first + len(self.labels))
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """The entity types, or the classes."""
+        return self.labels.types if self.kind == "tags" else self.labels.tags
+
+    @property
+    def default_id(self) -> int:
+        """What a word without pieces is given: ``O``, or the first class, the commonest."""
+        return self.labels.id_of("O") if self.kind == "tags" else 0
+
+
+class Heads(Sequence[Head]):
+    """The heads of a model, in the order of their logits."""
+
+    def __init__(self, named: Sequence[tuple[str, HeadKind, LabelSet]]) -> None:
+        self._heads: list[Head] = []
+        first = 0
+        for name, kind, labels in named:
+            self._heads.append(Head(name, kind, labels, first))
+            first += len(labels)
+
+    @classmethod
+    def single(cls, labels: LabelSet) -> Heads:
+        """One head of tags, whose name nobody asks for."""
+        return cls([(ONLY_HEAD, "tags", labels)])
+
+    @classmethod
+    def from_config(cls, described: object, names: Sequence[str]) -> Heads:
+        """The heads of an exported model.
+
+        Args:
+            described: what its config has under ``CONFIG_FIELD``; None where it is not there.
+            names: the names of its logits, in order.
+
+        Raises:
+            ModelError: the labels are not IOB2 tags, or the description is not one.
+        """
+        if described is None:
+            return cls.single(LabelSet.from_id2label(dict(enumerate(names))))
+        try:
+            assert isinstance(described, Mapping)
+            found = [
+                (str(name), one["kind"], _label_set(one["kind"], one["labels"]))
+                for name, one in described.items()
+            ]
+            heads = cls(found)
+            sound = heads.names_of_logits == tuple(names)
+        except (AssertionError, KeyError, TypeError, AttributeError):
+            sound = False
+        if not sound:
+            raise ModelError(f"the model's {CONFIG_FIELD} does not describe its labels")
+        return heads
+
+    def described(self) -> dict[str, Any] | None:
+        """What ``from_config`` reads; None for one head, which ``id2label`` says everything of."""
+        if len(self) == 1:
+            return None
+        return {
+            head.name: {"kind": head.kind, "labels": list(head.labels.tags)} for head in self._heads
+        }
+
+    @property
+    def names_of_logits(self) -> tuple[str, ...]:
+        """A name for each logit: the tag, with its head before it where there are several."""
+        return tuple(
+            tag if len(self) == 1 else f"{head.name}:{tag}"
+            for head in self._heads
+            for tag in head.labels.tags
+        )
+
+    def named(self, name: str) -> Head:
+        """The head of a name.
+
+        Raises:
+            ModelError: there is none.
+        """
+        for head in self._heads:
+            if head.name == name:
+                return head
+        raise ModelError(
+            f"there is no head {name!r}; there are {', '.join(head.name for head in self._heads)}"
+        )
+
+    def __getitem__(self, place: int) -> Head:  # type: ignore[override]
+        return self._heads[place]
+
+    def __len__(self) -> int:
+        return len(self._heads)
+
+    def __iter__(self) -> Iterator[Head]:
+        return iter(self._heads)
+
+
+def _label_set(kind: str, labels: Sequence[str]) -> LabelSet:
+    if kind == "tags":
+        return LabelSet.from_id2label(dict(enumerate(labels)))
+    if kind != "classes" or not all(isinstance(label, str) for label in labels) or not labels:
+        raise TypeError(kind)
+    return LabelSet(tuple(labels))

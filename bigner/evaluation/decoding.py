@@ -1,0 +1,104 @@
+"""The best sequence of tags that IOB2 allows, for every sentence of a batch at once."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+import numpy.typing as npt
+import torch
+
+from bigner.data.encode import NO_PIECE
+from bigner.data.labels import IGNORED
+
+Ids = npt.NDArray[np.int64]
+
+
+class Iob2Decoder:
+    """Viterbi's algorithm (1967) with one rule: an I- continues a B- or I- of its type.
+
+    A sequence's score is the sum of its tags' logits: what normalises them to probabilities is the
+    same for every sequence. A type that the model has no B- for may begin with I-.
+
+    Args:
+        tags: the tags of the head, in the order of their ids.
+        device: of the logits.
+    """
+
+    def __init__(self, tags: Sequence[str], device: torch.device) -> None:
+        known = set(tags)
+        continues = [tag.startswith("I-") and f"B-{tag[2:]}" in known for tag in tags]
+        allowed = [
+            [not inside or (tag[0] in "BI" and tag[2:] == then[2:]) for tag in tags]
+            for then, inside in zip(tags, continues, strict=True)
+        ]
+        nothing = torch.zeros(())
+        never = torch.tensor(-torch.inf)
+        # [labels then, labels before]: what a step from one to the other costs.
+        self._transition = torch.where(torch.tensor(allowed), nothing, never).to(device)
+        # [labels]: what it costs to begin with one.
+        self._begin = torch.where(torch.tensor(continues), never, nothing).to(device)
+        self._only_o = torch.full((len(tags),), -torch.inf, device=device)
+        self._only_o[list(tags).index("O")] = 0.0
+
+    def __call__(
+        self, logits: torch.Tensor, word_places: torch.Tensor, begins: torch.Tensor
+    ) -> torch.Tensor:
+        """The label ids of the owned words of a batch, row after row.
+
+        Args:
+            logits: ``[rows, pieces, labels]``.
+            word_places: ``[rows, words]``, as in ``Batch``; a word without pieces is ``O``.
+            begins: ``[rows, words]``, whether a word is the first of its sentence.
+
+        Returns:
+            ``[owned words of all rows]``.
+        """
+        places = word_places.clamp(min=0).unsqueeze(-1).expand(-1, -1, logits.shape[-1])
+        scores = logits.float().gather(1, places)
+        scores = torch.where((word_places == NO_PIECE).unsqueeze(-1), self._only_o, scores)
+        owned = word_places != IGNORED
+        return self._best(scores, owned, begins)[owned]
+
+    def _best(
+        self, scores: torch.Tensor, owned: torch.Tensor, begins: torch.Tensor
+    ) -> torch.Tensor:
+        """``[rows, words]``: ids, anything where the row has no such word."""
+        rows, words, labels = scores.shape
+        stay = torch.arange(labels, device=scores.device).expand(rows, labels)
+        best = scores.new_zeros(rows, labels)
+        before = []
+        for word in range(words):
+            from_same, came_from = (best.unsqueeze(1) + self._transition).max(dim=-1)
+            # A new sentence may follow on anything, and no I- may begin it.
+            highest, last = best.max(dim=-1, keepdim=True)
+            first = begins[:, word].unsqueeze(-1)
+            reached = torch.where(first, highest + self._begin, from_same)
+            came_from = torch.where(first, last.expand_as(came_from), came_from)
+            there = owned[:, word].unsqueeze(-1)
+            best = torch.where(there, reached + scores[:, word], best)
+            before.append(torch.where(there, came_from, stay))
+        ids = [best.argmax(dim=-1)]
+        for came_from in reversed(before[1:]):
+            ids.append(came_from.gather(1, ids[-1].unsqueeze(-1)).squeeze(-1))
+        # Without a word there is an id too many.
+        return torch.stack(ids[::-1], dim=1)[:, :words]
+
+
+def begun_properly(ids: Ids, begins: npt.NDArray[np.bool_], tags: Sequence[str]) -> Ids:
+    """Make an I- that continues nothing a B-: where a window ends within a sentence, the next one
+    was decoded without knowing its last tag.
+
+    Args:
+        ids: ``[words]``.
+        begins: ``[words]``, whether a word is the first of its sentence.
+        tags: the tags of the head.
+    """
+    types = list(dict.fromkeys(tag[2:] for tag in tags))
+    type_of = np.array([types.index(tag[2:]) for tag in tags])
+    inside = np.array([tag.startswith("I-") for tag in tags])
+    place = {tag: i for i, tag in enumerate(tags)}
+    begun = np.array([place.get(f"B-{tag[2:]}", i) for i, tag in enumerate(tags)])
+    before = np.concatenate([[-1], type_of[ids[:-1]]])
+    stray = inside[ids] & (begins | (before != type_of[ids]))
+    return np.where(stray, begun[ids], ids)

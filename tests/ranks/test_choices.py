@@ -1,0 +1,190 @@
+"""Losses, context, several heads: alike under every strategy, world size and accumulation."""
+
+from __future__ import annotations
+
+from itertools import chain
+from pathlib import Path
+from typing import Any
+
+import pytest
+from safetensors.torch import load_file
+from seqeval.metrics import f1_score
+from seqeval.scheme import IOB2, Entities
+from sklearn.metrics import f1_score as macro_f1_score
+from transformers import AutoModelForTokenClassification
+
+from tests.ranks import cases
+from tests.ranks.launch import run_ranks
+from tests.ranks.project import write_project
+
+STEPS = 12
+COMMON = [
+    f"training.max_steps={STEPS}",
+    "training.global_batch_size=8",
+    "training.log_every=1",
+    "training.learning_rate=3e-3",
+    "model.dropout=0.0",
+    "evaluation.every=6",
+]
+WORLDS = {"single": 1, "fsdp": 2, "zero": 2}
+CHOICES = {
+    "inverse": ["loss.class_weights=inverse_frequency"],
+    "effective": ["loss.class_weights=effective_number", "loss.label_smoothing=0.1"],
+    "focal": ["loss.class_weights={O: 0.2, SURNAME: 2.0}", "loss.focal_gamma=2.0"],
+    "context": ["data.context=6", "evaluation.decoding=iob2", "evaluation.train_sample=20"],
+    "heads": [
+        "data.columns={words: 0}",
+        "data.heads={ner: {column: 1}, shape: {column: 2, kind: classes, weight: 0.5}}",
+        "loss.class_weights=inverse_frequency",
+        "evaluation.decoding=iob2",
+        "evaluation.head=shape",
+    ],
+    "patience": ["evaluation.every=2", "evaluation.patience=2", "evaluation.min_gain=0.9"],
+}
+
+
+@pytest.fixture(scope="module")
+def project(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = write_project(tmp_path_factory.mktemp("project"))
+    for file in (folder / "data").glob("*.conll"):
+        lines = file.read_text(encoding="utf-8").splitlines()
+        file.write_text("\n".join(map(_with_shape, lines)) + "\n", encoding="utf-8")
+    return folder
+
+
+def _with_shape(line: str) -> str:
+    """A row with a third column: what its word looks like, as uneven as parts of speech."""
+    word, tab, _ = line.partition("\t")
+    if not tab:
+        return line
+    shapes = {"number": str.isdigit, "name": str.istitle, "word": str.isalpha}
+    return f"{line}\t{next((name for name, fits in shapes.items() if fits(word)), 'other')}"
+
+
+@pytest.fixture(scope="module")
+def results(project: Path) -> dict[str, dict[str, Any]]:
+    """Curves and summaries by choice, strategy and accumulation; a launch for each strategy."""
+    found: dict[str, dict[str, Any]] = {}
+    for kind, size in WORLDS.items():
+        runs = {
+            f"{choice}-{kind}-{accumulation}": [
+                *COMMON,
+                f"training.micro_batch_size={8 // size // accumulation}",
+                f"strategy={{kind: {kind}}}",
+                f"run_dir={project}/{choice}-{kind}-{accumulation}",
+                *overrides,
+            ]
+            for choice, overrides in CHOICES.items()
+            for accumulation in ((1,) if kind == "single" else (1, 2))
+        }
+        ranks = run_ranks(
+            size,
+            cases.train_runs,
+            project / f"launch-{kind}",
+            run_file=str(project / "run.yaml"),
+            runs=runs,
+        )
+        for other in ranks[1:]:
+            assert other == ranks[0]
+        found |= ranks[0]
+    return found
+
+
+@pytest.mark.parametrize("accumulation", [1, 2])
+@pytest.mark.parametrize("kind", ["fsdp", "zero"])
+@pytest.mark.parametrize("choice", CHOICES)
+def test_every_choice_is_alike_everywhere(
+    results: dict[str, dict[str, Any]], choice: str, kind: str, accumulation: int
+) -> None:
+    reference, result = results[f"{choice}-single-1"], results[f"{choice}-{kind}-{accumulation}"]
+    for number in ("loss", "grad_norm"):
+        assert len(result[number]) == (6 if choice == "patience" else STEPS)
+        assert result[number] == pytest.approx(reference[number], abs=1e-5)
+    assert _scores(result) == _scores(reference)
+
+
+def _scores(result: dict[str, Any]) -> dict[str, Any]:
+    speed = ("seconds", "words_per_second")
+    test = result["summary"]["test"]
+    return {name: value for name, value in test.items() if name not in speed}
+
+
+def test_choices_are_choices(results: dict[str, dict[str, Any]]) -> None:
+    """Runs that agree because a setting does nothing would prove nothing."""
+    firsts = {choice: results[f"{choice}-single-1"]["loss"][0] for choice in CHOICES}
+    assert len(set(firsts.values())) == len(firsts)
+
+
+def test_patience_ends_a_run_and_says_so(results: dict[str, dict[str, Any]]) -> None:
+    summary = results["patience-zero-1"]["summary"]
+    # Evaluations after steps 2, 4 and 6, of which the later two gain nothing worth it.
+    assert (summary["steps"], summary["stopped_early"]) == (6, True)
+    assert results["focal-zero-1"]["summary"]["stopped_early"] is False
+
+
+def test_a_sample_of_the_training_data_is_scored(project: Path) -> None:
+    lines = (project / "context-fsdp-2" / "metrics.jsonl").read_text().splitlines()
+    scored = [line for line in lines if '"train_sample"' in line]
+    assert len(scored) == 2
+    assert all('"sentences": 20' in line for line in scored)
+
+
+def test_each_head_has_scores_of_its_own(results: dict[str, dict[str, Any]]) -> None:
+    test = results["heads-zero-2"]["summary"]["test"]
+    ner, shape = test["heads"]["ner"], test["heads"]["shape"]
+    assert {"GIVEN_NAME", "SURNAME"} <= set(ner["per_type"])
+    assert {"number", "name", "word", "other"} >= set(shape["per_type"])
+    # The one that was chosen stands in front, with the loss that is trained by.
+    assert test["f1"] == shape["f1"] != ner["f1"]
+    assert test["loss"] == pytest.approx(ner["loss"] + 0.5 * shape["loss"], abs=1e-4)
+    assert "strict" in ner
+    assert "strict" not in shape
+
+
+def test_an_export_of_two_heads_is_a_folder_of_transformers(project: Path) -> None:
+    folder = project / "heads-fsdp-1" / "model"
+    model = AutoModelForTokenClassification.from_pretrained(folder)
+    names = list(model.config.id2label.values())
+    assert names[0] == "ner:O"
+    assert names[-4:] == ["shape:word", "shape:other", "shape:name", "shape:number"]
+    assert load_file(folder / "model.safetensors")["classifier.weight"].shape[0] == len(names)
+
+
+def test_an_exported_model_of_two_heads_scores_as_it_did(
+    project: Path, results: dict[str, dict[str, Any]]
+) -> None:
+    reference = _scores(results["heads-single-1"])
+    for kind, size in WORLDS.items():
+        ranks = run_ranks(
+            size,
+            cases.evaluate_runs,
+            project / f"evaluate-{kind}",
+            run_file=str(project / "run.yaml"),
+            model=results["heads-single-1"]["summary"]["model"],
+            runs={kind: [f"strategy={{kind: {kind}}}", *CHOICES["heads"]]},
+        )
+        for rank in ranks:
+            scores = {k: v for k, v in rank[kind].items() if k in reference}
+            assert scores == reference
+    gold, predicted = _predictions(project / "heads-single-1" / "single-1-ner.tsv")
+    ner, shape = reference["heads"]["ner"], reference["heads"]["shape"]
+    assert ner["f1"] == f1_score(gold, predicted, zero_division=0)
+    # Constrained decoding leaves nothing that IOB2 does not allow: strict finds as many.
+    strict = Entities(predicted, scheme=IOB2).entities
+    assert sum(map(len, strict)) == sum(tag[0] == "B" for tags in predicted for tag in tags)
+    gold, predicted = _predictions(project / "heads-single-1" / "single-1-shape.tsv")
+    assert shape["f1"] == pytest.approx(
+        macro_f1_score(
+            list(chain.from_iterable(gold)),
+            list(chain.from_iterable(predicted)),
+            average="macro",
+            zero_division=0,
+        )
+    )
+
+
+def _predictions(file: Path) -> tuple[list[list[str]], list[list[str]]]:
+    """Gold and predicted tags, sentence by sentence."""
+    blocks = file.read_text(encoding="utf-8").strip().split("\n\n")
+    rows = [[line.split("\t") for line in block.splitlines()] for block in blocks]
+    return ([[row[i] for row in block] for block in rows] for i in (1, 2))  # type: ignore[return-value]
