@@ -29,6 +29,7 @@ import re
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from enum import Enum, auto
+from itertools import chain
 from pathlib import Path
 
 from bigner.config.schema import DataConfig, Split
@@ -104,13 +105,13 @@ class _Table:
             return _Kind.DOCUMENT if _NEW_DOCUMENT.match(line) else _Kind.COMMENT
         return _Kind.ROW
 
-    def word_and_tags(self, line: str, number: int) -> tuple[str, list[str]]:
-        """The cells of a row that matter, none of which may be empty."""
+    def word_and_tags(self, line: str, number: int) -> list[str]:
+        """The word of a row and each head's tag, none of which may be empty."""
         cells = self.split(line)
         if len(cells) != self.width:
             raise self.error(number, self._wrong_width(line, cells))
         columns = (self.words, *self.tags)
-        word, *tags = found = [cells[column].strip(" ") for column in columns]
+        found = [cells[column].strip(" ") for column in columns]
         if not all(found):
             place = found.index("")
             what = "tag" if place else "word"
@@ -119,7 +120,7 @@ class _Table:
                 f"the {what} in column {columns[place]} (from 0) is empty: {_shown(line)}; fill it "
                 f"in, take the line out, or correct {self.fields[place]}",
             )
-        return word, tags
+        return found
 
     def error(self, number: int, reason: str) -> DataError:
         """An error at one line of this file."""
@@ -197,19 +198,20 @@ def _blocks(
 ) -> Iterator[tuple[bool, list[str], list[list[str]], list[int]]]:
     """Sentences as (starts a document, words, tags of each head, lines)."""
     starts_document = True
-    rows: list[tuple[str, list[str]]] = []
+    columns: list[list[str]] = [[] for _ in (table.words, *table.tags)]
     numbers: list[int] = []
-    for number, line in enumerate([*lines, ""], start=1):
-        kind = table.kind(line, number, in_sentence=bool(rows))
+    # A blank line after the last one ends the last sentence.
+    for number, line in enumerate(chain(lines, [""]), start=1):
+        kind = table.kind(line, number, in_sentence=bool(numbers))
         if kind is _Kind.ROW:
-            rows.append(table.word_and_tags(line, number))
+            for column, cell in zip(columns, table.word_and_tags(line, number), strict=True):
+                column.append(cell)
             numbers.append(number)
             continue
-        if rows:
-            words, tags = zip(*rows, strict=True)
-            by_head = [list(column) for column in zip(*tags, strict=True)]
-            yield starts_document, list(words), by_head, numbers
-            starts_document, rows, numbers = False, [], []
+        if numbers:
+            words, *tags = columns
+            yield starts_document, words, tags, numbers
+            starts_document, columns, numbers = False, [[] for _ in columns], []
         starts_document |= kind is _Kind.DOCUMENT
 
 
