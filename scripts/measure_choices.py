@@ -1,0 +1,163 @@
+"""What the choices of the guide come to on real data: text units, losses, decoding.
+
+Small encoders trained from scratch on the Slovak and Hungarian corpora, several seeds each, every
+other setting alike: what a sentence, a sentence with context and a whole document give, and what
+weighting the loss against the many O does. The absolute scores are those of small encoders without
+pretraining; the differences are the point. A run that is done is not run again, so the script can
+be stopped and started anew.
+
+    python scripts/measure_choices.py FOLDER [--seeds 1,2,3] [--processes 2] [--only units]
+
+Needs the corpora that $BIGNER_TEST_DATA names (default ../shared/data). Afterwards
+
+    bigner compare FOLDER/slovak/units/*
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import subprocess
+import sys
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from bigner.config.schema import DataConfig
+from bigner.data.formats import read_sentences
+from bigner.sample.tokenizer import save_tokenizer, train_tokenizer
+
+ROOT = Path(__file__).resolve().parents[1]
+CORPORA = ROOT / os.environ.get("BIGNER_TEST_DATA", "../shared/data")
+
+DATA: dict[str, dict[str, Any]] = {
+    "slovak": {
+        "train": "uner-slovak-snk/sk_snk-ud-train.iob2",
+        "validation": "uner-slovak-snk/sk_snk-ud-dev.iob2",
+        "test": "uner-slovak-snk/sk_snk-ud-test.iob2",
+        "columns": {"words": 1, "tags": 2},
+    },
+    "hungarian": {
+        "train": "nerkor-hu/data/train",
+        "validation": "nerkor-hu/data/devel",
+        "test": "nerkor-hu/data/test",
+        "columns": {"words": "FORM", "tags": "CONLL:NER"},
+    },
+}
+MODEL = {
+    "architectures": ["XLMRobertaForTokenClassification"],
+    "model_type": "xlm-roberta",
+    "hidden_size": 128,
+    "num_hidden_layers": 3,
+    "num_attention_heads": 4,
+    "intermediate_size": 256,
+    "max_position_embeddings": 258,
+    "type_vocab_size": 1,
+    "bos_token_id": 0,
+    "pad_token_id": 1,
+    "eos_token_id": 2,
+}
+# A document's window holds about as many words as eight sentences.
+CHOICES: dict[str, dict[str, list[str]]] = {
+    "units": {
+        "sentence": [],
+        "context": ["data.context=16", "training.micro_batch_size=8"],
+        "document": [
+            "data.unit=document",
+            "training.global_batch_size=4",
+            "training.micro_batch_size=4",
+        ],
+    },
+    "losses": {
+        "plain": [],
+        "o_half": ["loss.class_weights={O: 0.5}"],
+        "o_fifth": ["loss.class_weights={O: 0.2}"],
+        "inverse_frequency": ["loss.class_weights=inverse_frequency"],
+        "effective_number": ["loss.class_weights=effective_number"],
+        "focal": ["loss.focal_gamma=2.0"],
+        "smoothing": ["loss.label_smoothing=0.1"],
+    },
+    "decoding": {"argmax": [], "iob2": ["evaluation.decoding=iob2"]},
+}
+
+
+def main() -> None:
+    """Train what is not trained yet."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawTextHelpFormatter
+    )
+    parser.add_argument("folder", type=Path)
+    parser.add_argument("--seeds", default="1,2,3")
+    parser.add_argument("--processes", type=int, default=2)
+    parser.add_argument("--only", choices=list(CHOICES))
+    parser.add_argument("--corpus", choices=list(DATA))
+    arguments = parser.parse_args()
+    commands = []
+    for corpus in [arguments.corpus] if arguments.corpus else DATA:
+        run_file = _project(arguments.folder / corpus, corpus)
+        for question in [arguments.only] if arguments.only else CHOICES:
+            for choice, overrides in CHOICES[question].items():
+                for seed in arguments.seeds.split(","):
+                    run_dir = arguments.folder / corpus / question / choice / f"seed-{seed}"
+                    named = [f"run_dir={run_dir}", f"seed={seed}", *overrides]
+                    commands.append(["train", str(run_file), *named])
+    with ThreadPoolExecutor(arguments.processes) as pool:
+        for command, code in zip(commands, pool.map(_run, commands), strict=True):
+            print(f"{'done' if code == 0 else f'exit code {code}'}: {' '.join(command[2:])}")
+
+
+def _project(folder: Path, corpus: str) -> Path:
+    """A model with a tokenizer of the corpus' own training words, and the run file."""
+    run_file = folder / "run.yaml"
+    model = folder / "model"
+    model.mkdir(parents=True, exist_ok=True)
+    splits = ("train", "validation", "test")
+    data = {**DATA[corpus], **{name: str(CORPORA / DATA[corpus][name]) for name in splits}}
+    sentences = read_sentences(DataConfig.model_validate(data), "train")
+    tokenizer = train_tokenizer(word for sentence in sentences for word in sentence.words)
+    save_tokenizer(tokenizer, model)
+    config = MODEL | {"vocab_size": tokenizer.get_vocab_size()}
+    (model / "config.json").write_text(json.dumps(config, indent=2))
+    run = {
+        "run_dir": str(folder / "run"),
+        "model": {"name_or_path": str(model.resolve()), "training_type": "from_scratch"},
+        "data": {
+            **data,
+            "max_length": 256,
+            "stride": 32,
+            "cache_dir": str((folder / "cache").resolve()),
+        },
+        "training": {
+            "epochs": 5,
+            "global_batch_size": 32,
+            "micro_batch_size": 32,
+            "learning_rate": 1e-3,
+            "adam_beta2": 0.98,
+        },
+        "evaluation": {"batch_size": 64},
+    }
+    run_file.write_text(yaml.safe_dump(run, sort_keys=False))
+    return run_file
+
+
+def _run(arguments: list[str]) -> int:
+    """One training run in a process of its own, on one core."""
+    environment = {**os.environ, "OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1"}
+    log = Path(arguments[2].removeprefix("run_dir="))
+    log.parent.mkdir(parents=True, exist_ok=True)
+    with log.with_suffix(".log").open("w") as stream:
+        done = subprocess.run(
+            [sys.executable, "-m", "bigner", *arguments],
+            env=environment,
+            stdout=stream,
+            stderr=stream,
+            check=False,
+        )
+    return done.returncode
+
+
+if __name__ == "__main__":
+    main()
