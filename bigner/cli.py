@@ -52,9 +52,12 @@ def validate(
 ) -> None:
     """Check a run file and print its resolved plan, before anything is paid for."""
     from bigner.commands.validate import describe, plan  # noqa: PLC0415
+    from bigner.log import warn  # noqa: PLC0415
 
     config, source = _load(run_file, overrides)
     resolved = plan(config, world_size, source.where)
+    for warning in resolved["warnings"]:
+        warn(warning)
     print(_dump(resolved) if as_json else describe(resolved))
 
 
@@ -72,10 +75,16 @@ def train(run_file: RunFile, overrides: Overrides = None) -> None:
     config, source = _load(run_file, overrides)
     require_sound(config, source.where)
     from bigner.commands.train import train as run  # noqa: PLC0415
+    from bigner.config.advice import advice  # noqa: PLC0415
     from bigner.errors import Stopped  # noqa: PLC0415
+    from bigner.log import warn  # noqa: PLC0415
 
+    world = _start(config)
+    if world.is_main:
+        for warning in advice(config, source.where):
+            warn(str(warning))
     try:
-        run(config, _start(config))
+        run(config, world)
     except Stopped as stopped:
         stopped.go_on = _going_on(run_file, overrides or [], config)
         raise

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -97,9 +98,30 @@ def build_model(model: ModelConfig, tags: tuple[str, ...]) -> PreTrainedModel:
         raise ModelError(f"{failure}: its buffer {shapeless[0]} follows from weights")
     # The folder may have been another task's; what is exported is this one's.
     network.config.architectures = [type(network).__name__]
-    if model.training_type == "transfer_learning":
-        network.base_model.requires_grad_(False)
+    for name in _frozen(model, network):
+        network.get_parameter(name).requires_grad_(False)
     return network
+
+
+def _frozen(model: ModelConfig, network: PreTrainedModel) -> Iterator[str]:
+    """The parameters that shall not move, which is to be known before a strategy takes them."""
+    if model.training_type == "transfer_learning":
+        yield from body_parameters(network)
+    parts, freeze = anatomy(network), model.freeze
+    if freeze.layers > len(parts.layers):
+        raise ModelError(
+            f"model.freeze.layers {freeze.layers} is more than the {len(parts.layers)} layers of "
+            f"{model.name_or_path!r}; set it to {len(parts.layers)} or less"
+        )
+    for layer in parts.layers[: freeze.layers]:
+        yield from layer
+    if freeze.embeddings and not parts.embeddings:
+        raise ModelError(
+            f"model.freeze.embeddings: {model.name_or_path!r} has none that can be told from its "
+            f"other parts; take it out"
+        )
+    if freeze.embeddings:
+        yield from parts.embeddings
 
 
 @contextmanager
@@ -231,10 +253,80 @@ def units(model: PreTrainedModel) -> list[nn.Module]:
     Whatever is in none of them (the head, norms around the layers) belongs to the root.
     """
     body = model.base_model
-    lists = [module for module in body.modules() if isinstance(module, nn.ModuleList)]
-    layers = max(lists, key=lambda layer_list: sum(p.numel() for p in layer_list.parameters()))
+    return [*_embeddings(body), *(part for layer in _layers(body) for part in layer)]
+
+
+@dataclass(frozen=True, slots=True)
+class Anatomy:
+    """The names of a model's parameters by where they lie; each is in one place."""
+
+    embeddings: frozenset[str]
+    """With what lies between them and the first layer."""
+    layers: tuple[frozenset[str], ...]
+    """From the embeddings up."""
+    above: frozenset[str]
+    """What else the body has: a norm over the layers, tables that they share."""
+    head: frozenset[str]
+
+
+def anatomy(model: PreTrainedModel) -> Anatomy:
+    """Where each parameter of a model lies."""
+    body, layers = body_parameters(model), _layers(model.base_model)
+    layer_of = {p: k for k, parts in enumerate(layers) for part in parts for p in part.parameters()}
+    tables = {p for module in _embeddings(model.base_model) for p in module.parameters()}
+    embeddings, above, head = set(), set(), set()
+    named: list[set[str]] = [set() for _ in layers]
+    below = bool(layers)
+    for name, parameter in model.named_parameters():
+        if name not in body:
+            head.add(name)
+        elif parameter in layer_of:
+            named[layer_of[parameter]].add(name)
+            below = False
+        elif below or parameter in tables:
+            # Modules are in the order that values go through them: ELECTRA's embeddings are
+            # projected before the first layer.
+            embeddings.add(name)
+        else:
+            above.add(name)
+    layer_names = tuple(frozenset(names) for names in named)
+    return Anatomy(frozenset(embeddings), layer_names, frozenset(above), frozenset(head))
+
+
+def body_parameters(model: PreTrainedModel) -> set[str]:
+    """The parameters that pretraining gives; all others are of the head."""
+    if model.base_model is model:
+        # Code of another hand that does not say which part of it is the body.
+        return beneath_the_labels(model)
+    prefix = f"{model.base_model_prefix}."
+    return {name for name, _ in model.named_parameters() if name.startswith(prefix)}
+
+
+def beneath_the_labels(model: PreTrainedModel) -> set[str]:
+    """The parameters that have no row for each label."""
+    rows = (model.config.num_labels,)
+    return {name for name, p in model.named_parameters() if tuple(p.shape[:1]) != rows}
+
+
+def _embeddings(body: nn.Module) -> list[nn.Module]:
     embeddings = getattr(body, "embeddings", None)
-    return [*([embeddings] if isinstance(embeddings, nn.Module) else []), *layers]
+    return [embeddings] if isinstance(embeddings, nn.Module) else []
+
+
+def _layers(body: nn.Module) -> list[list[nn.Module]]:
+    """The parts of each layer: one module, or one of each of the lists that a layer is spread over,
+    as XLM's is.
+    """
+    found: list[list[nn.ModuleList]] = []
+    for module in body.modules():
+        lists = [child for child in module.children() if isinstance(child, nn.ModuleList)]
+        found += [[twin for twin in lists if len(twin) == len(one)] for one in lists]
+    largest = max(found, key=_num_values, default=[])
+    return [list(parts) for parts in zip(*largest, strict=True)]
+
+
+def _num_values(lists: list[nn.ModuleList]) -> int:
+    return sum(p.numel() for modules in lists for p in modules.parameters())
 
 
 def _check_folder(name: str, field: str) -> None:

@@ -5,20 +5,42 @@ from __future__ import annotations
 from typing import Any
 
 import torch
-from torch import nn
-from transformers import get_scheduler
+from transformers import PreTrainedModel, get_scheduler
 
 from bigner.config.schema import TrainingConfig
+from bigner.modeling import anatomy
 
 
-def parameter_groups(model: nn.Module, weight_decay: float) -> list[dict[str, Any]]:
-    """AdamW's groups: matrices with decay; biases, norms and other vectors without."""
-    trained = [p for p in model.parameters() if p.requires_grad]
-    groups = [
-        {"params": [p for p in trained if p.ndim >= 2], "weight_decay": weight_decay},
-        {"params": [p for p in trained if p.ndim < 2], "weight_decay": 0.0},
+def parameter_groups(model: PreTrainedModel, training: TrainingConfig) -> list[dict[str, Any]]:
+    """AdamW's groups, each with its ``weight_decay`` and ``lr_factor``; none with equal settings.
+
+    Matrices have weight decay; biases, norms and other vectors have none.
+    """
+    factors = learning_rate_factors(model, training)
+    groups: dict[tuple[float, float], list[torch.Tensor]] = {}
+    for name, parameter in model.named_parameters():
+        if parameter.requires_grad:
+            weight_decay = training.weight_decay if parameter.ndim >= 2 else 0.0
+            groups.setdefault((weight_decay, factors[name]), []).append(parameter)
+    return [
+        {"params": params, "weight_decay": weight_decay, "lr_factor": factor}
+        for (weight_decay, factor), params in groups.items()
     ]
-    return [group for group in groups if group["params"]]
+
+
+def learning_rate_factors(model: PreTrainedModel, training: TrainingConfig) -> dict[str, float]:
+    """What each parameter's learning rate is multiplied with.
+
+    The powers of ``layer_decay`` are counted as BEiT does: the head has none, the top layer one,
+    the embeddings one more than there are layers. (ELECTRA, which began with it, has one more
+    everywhere below the head.) What lies over the layers, such as a last norm, is of the top one.
+    """
+    parts = anatomy(model)
+    head = (training.head_learning_rate or training.learning_rate) / training.learning_rate
+    factors = dict.fromkeys(parts.head, head) | dict.fromkeys(parts.above, training.layer_decay)
+    for power, names in enumerate((*reversed(parts.layers), parts.embeddings), start=1):
+        factors |= dict.fromkeys(names, training.layer_decay**power)
+    return factors
 
 
 class LearningRate:
@@ -32,8 +54,7 @@ class LearningRate:
         self, training: TrainingConfig, total_steps: int, *, lower_is_better: bool
     ) -> None:
         self._training = training
-        # The last step is never part of warm-up: a linear schedule would end in it, at zero.
-        self.warmup_steps = min(round(training.warmup_ratio * total_steps), total_steps - 1)
+        self.warmup_steps = training.warmup_steps(total_steps)
         self._stand_in = torch.optim.SGD([torch.zeros(1)], lr=training.learning_rate)
         self._plateau: torch.optim.lr_scheduler.ReduceLROnPlateau | None = None
         if training.schedule == "reduce_on_plateau":

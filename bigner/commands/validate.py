@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from bigner.config.advice import advice
 from bigner.config.checks import (
     Where,
     batch_problems,
@@ -64,7 +65,8 @@ def plan(config: RunConfig, world_size: int | None, where: Where) -> dict[str, A
             problems.append(_data_problem(split, error, where))
     if problems:
         raise ConfigError(problems)
-    return _resolved(config, world_size, texts)
+    warnings = [str(warning) for warning in advice(config, where)]
+    return {**_resolved(config, world_size, texts), "warnings": warnings}
 
 
 def _problems(config: RunConfig, world_size: int, where: Where) -> list[Problem]:

@@ -58,6 +58,16 @@ class Section(BaseModel):
     )
 
 
+class Freeze(Section):
+    """Parts of a pretrained body that stay as they are: no gradients, no optimizer state."""
+
+    embeddings: bool = False
+    """Keep the embeddings, with whatever lies between them and the first layer."""
+
+    layers: int = Field(default=0, ge=0)
+    """Keep so many layers, counted from the embeddings."""
+
+
 class ModelConfig(Section):
     """Which encoder is trained and how much of it."""
 
@@ -77,8 +87,28 @@ class ModelConfig(Section):
     """`fine_tuning` moves every weight, `transfer_learning` only the head, `from_scratch` takes
     the architecture and no weights."""
 
+    freeze: Freeze = Freeze()
+    """Parts of a pretrained body that stay as they are: no gradients, no optimizer state."""
+
     dropout: float | None = Field(default=None, ge=0.0, lt=1.0)
     """Hidden, attention and classifier dropout; left as the model's own config has it if absent."""
+
+    @model_validator(mode="after")
+    def _what_is_frozen_was_learnt(self) -> ModelConfig:
+        if self.freeze == Freeze():
+            return self
+        if self.training_type == "transfer_learning":
+            raise ValueError(
+                "training_type transfer_learning freezes the whole body, and model.freeze parts of "
+                "it; take model.freeze out, or set model.training_type to fine_tuning"
+            )
+        if self.training_type == "from_scratch":
+            # Embeddings and layers of noise, which nothing above them could make up for.
+            raise ValueError(
+                "training_type from_scratch draws every weight, and model.freeze would keep some "
+                "as drawn; take model.freeze out, or set model.training_type to fine_tuning"
+            )
+        return self
 
 
 class Columns(Section):
@@ -344,6 +374,14 @@ class TrainingConfig(Section):
     learning_rate: float = Field(default=1e-5, gt=0.0, le=1.0)
     """Peak learning rate of AdamW."""
 
+    head_learning_rate: float | None = Field(default=None, gt=0.0, le=1.0)
+    """Peak learning rate of the head, where it is another; it follows the same schedule."""
+
+    layer_decay: float = Field(default=1.0, gt=0.0, le=1.0)
+    """What the learning rate is multiplied with at each step down: the k-th layer from the top
+    learns at `learning_rate` times `layer_decay` to the power k, the embeddings are below the last
+    one. The log tells `learning_rate` itself."""
+
     schedule: Schedule = "linear"
     """How the learning rate goes on after warm-up."""
 
@@ -403,6 +441,11 @@ class TrainingConfig(Section):
                 f"(global batch = micro batch x accumulation x world size)"
             )
         return self
+
+    def warmup_steps(self, total_steps: int) -> int:
+        """Steps over which the learning rate rises."""
+        # The last step is never part of warm-up: a linear schedule would end in it, at zero.
+        return min(round(self.warmup_ratio * total_steps), total_steps - 1)
 
     def num_epochs(self) -> int:
         """Epochs of a run that is measured in epochs."""
@@ -578,6 +621,16 @@ class RunConfig(Section):
             raise ValueError(
                 "training.schedule reduce_on_plateau follows the validation score; "
                 "give data.validation or take another schedule"
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _layer_decay_needs_a_body_that_moves(self) -> RunConfig:
+        if self.training.layer_decay != 1.0 and self.model.training_type == "transfer_learning":
+            raise ValueError(
+                f"training.layer_decay {self.training.layer_decay} is for the layers of the body, "
+                f"which model.training_type transfer_learning freezes; take it out, or set "
+                f"model.training_type to fine_tuning"
             )
         return self
 

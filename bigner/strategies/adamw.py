@@ -7,7 +7,6 @@ from contextlib import AbstractContextManager
 
 import numpy as np
 import torch
-from torch import nn
 from transformers import PreTrainedModel
 
 from bigner.config.deepspeed import INITIAL_LOSS_SCALE_POWER, LOSS_SCALE_WINDOW
@@ -18,10 +17,10 @@ from bigner.strategies.base import StepOutcome, Strategy
 ZerosLike = Callable[[torch.Tensor], torch.Tensor]
 
 
-def adamw(model: nn.Module, training: TrainingConfig) -> torch.optim.AdamW:
+def adamw(model: PreTrainedModel, training: TrainingConfig) -> torch.optim.AdamW:
     """The optimizer of every strategy, over the parameters that are trained."""
     return torch.optim.AdamW(
-        parameter_groups(model, training.weight_decay),
+        parameter_groups(model, training),
         lr=training.learning_rate,
         betas=(training.adam_beta1, training.adam_beta2),
         eps=training.adam_epsilon,
@@ -66,9 +65,9 @@ def set_optimizer_step(optimizer: torch.optim.Optimizer, step: float) -> None:
 
 
 def set_learning_rate(optimizer: torch.optim.Optimizer, learning_rate: float) -> None:
-    """Give all groups the learning rate of this step."""
+    """Give each group its share of this step's learning rate."""
     for group in optimizer.param_groups:
-        group["lr"] = learning_rate
+        group["lr"] = learning_rate * group["lr_factor"]
 
 
 class Stepper:
@@ -76,7 +75,7 @@ class Stepper:
 
     def __init__(
         self,
-        model: nn.Module,
+        model: PreTrainedModel,
         training: TrainingConfig,
         precision: Precision,
         device: torch.device,

@@ -11,7 +11,7 @@ from transformers.utils import logging as transformers_logging
 
 from bigner.config.schema import ModelConfig
 from bigner.errors import ModelError
-from bigner.modeling import load_model_config, loading
+from bigner.modeling import beneath_the_labels, body_parameters, load_model_config, loading
 from bigner.strategies.base import Shard
 from bigner.tensor_files import read_range
 from bigner.weights.drawn import DrawnValues
@@ -67,7 +67,7 @@ class InitialWeights:
             "; model.training_type from_scratch takes the architecture alone" if new_head else "",
         ):
             catalog = catalog_of(find_files(config, cache_root))
-            body = _body(model)
+            body = body_parameters(model)
             if body - _match(model, body, catalog).keys():
                 catalog = catalog_of(
                     converted_by_transformers(config, model, body, catalog, cache_root)
@@ -83,7 +83,7 @@ class InitialWeights:
         new_head: bool,
     ) -> None:
         parameters = dict(model.named_parameters())
-        body = _body(model)
+        body = body_parameters(model)
         found = _match(model, parameters, catalog)
         for saved in found.values():
             if saved.dtype not in _FLOATS:
@@ -94,7 +94,7 @@ class InitialWeights:
         # A head for other labels means something else, even where it is as wide.
         other_labels = set()
         if new_head and _labels_of(config) != list(model.config.id2label.values()):
-            other_labels = parameters.keys() - body - _beneath_the_labels(model)
+            other_labels = parameters.keys() - body - beneath_the_labels(model)
         self._saved = {
             name: saved
             for name, saved in found.items()
@@ -140,21 +140,6 @@ def _listed(what: str, names: list[str]) -> str:
         return ""
     some = ", ".join(names[:4]) + (", ..." if len(names) > 4 else "")
     return f"; {len(names)} {what} ({some})"
-
-
-def _body(model: PreTrainedModel) -> set[str]:
-    """The parameters that pretraining gives; all others are of the head."""
-    if model.base_model is model:
-        # Code of another hand that does not say which part of it is the body.
-        return _beneath_the_labels(model)
-    prefix = f"{model.base_model_prefix}."
-    return {name for name, _ in model.named_parameters() if name.startswith(prefix)}
-
-
-def _beneath_the_labels(model: PreTrainedModel) -> set[str]:
-    """The parameters that have no row for each label."""
-    rows = (model.config.num_labels,)
-    return {name for name, p in model.named_parameters() if tuple(p.shape[:1]) != rows}
 
 
 def _read_saved_buffers(

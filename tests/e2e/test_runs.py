@@ -102,6 +102,22 @@ def test_a_run_that_diverges_is_stopped(project: Path, capsys: pytest.CaptureFix
     assert "lower training.learning_rate" in error
 
 
+def test_ranks_warn_once_of_what_a_large_model_may_collapse_on(project: Path) -> None:
+    path = project / "models" / "bare" / "config.json"
+    config = {**json.loads(path.read_text()), "hidden_size": 1024, "num_hidden_layers": 1}
+    path.write_text(json.dumps(config))
+    command = [sys.executable, "-m", "torch.distributed.run", "--standalone"]
+    command += ["--nproc-per-node", "2", "-m", "bigner", "train", "run.yaml"]
+    done = run_command(
+        [*command, "strategy={kind: fsdp}", "training.micro_batch_size=1", "training.max_steps=20"],
+        project,
+    )
+    assert done.returncode == 0, done.stderr
+    warning = "warning: run.yaml:13: training.global_batch_size: 2 is less than 16"
+    assert done.stderr.count(warning) == 1
+    assert done.stderr.count("large encoders") == 1
+
+
 def test_ranks_that_fail_alike_tell_once(project: Path) -> None:
     command = [sys.executable, "-m", "torch.distributed.run", "--standalone"]
     command += ["--nproc-per-node", "2", "-m", "bigner", "train", "run.yaml"]

@@ -367,6 +367,12 @@ RUNS = [
         "train: no weights", ("'models/bare'",), "train", words=("model.training_type=fine_tuning",)
     ),
     Case(
+        "train: more layers frozen than there are",
+        ("model.freeze.layers 3 is more than the 2 layers of 'models/trained'", "to 2 or less"),
+        "train",
+        words=("model={name_or_path: models/trained, freeze: {layers: 3}}",),
+    ),
+    Case(
         "train: no model config",
         ("no model config can be loaded from 'models/bare'",),
         "train",

@@ -23,6 +23,12 @@ COMMON = [
     "evaluation.every=100",
 ]
 WORLDS = {"single": 1, "fsdp": 2, "zero": 2}
+# Who moves and how fast; all begin with the weights of the first run.
+GROUPS = {
+    "plain": [],
+    "freeze": ["model.freeze={embeddings: true, layers: 1}"],
+    "decay": ["training.layer_decay=0.8", "training.head_learning_rate=2e-3"],
+}
 # The stated rounding: loss and grad norm, relative to values of order one.
 TOLERANCE = {"fp32": 1e-5, "fp16": 1e-2}
 
@@ -43,6 +49,24 @@ def _overrides(folder: Path, kind: str, precision: str, accumulation: int) -> li
     ]
 
 
+def _group_runs(folder: Path, kind: str, stage: int = 3) -> dict[str, list[str]]:
+    """A run for each way of moving parameters."""
+    name = kind if stage == 3 else f"{kind}{stage}"
+    return {
+        f"{name}-{group}": [
+            *_overrides(folder, kind, "fp32", 1),
+            f"run_dir={folder}/{name}-{group}",
+            *([] if stage == 3 else [f"strategy.stage={stage}"]),
+            f"model.name_or_path={folder}/single-fp32-1/model",
+            "model.training_type=fine_tuning",
+            *overrides,
+        ]
+        for group, overrides in GROUPS.items()
+        # The plain one is there to be compared with.
+        if group != "plain" or kind == "single"
+    }
+
+
 @pytest.fixture(scope="module")
 def curves(project: Path) -> dict[str, dict[str, Any]]:
     """Losses and grad norms of every strategy, precision and accumulation, one launch each."""
@@ -61,6 +85,7 @@ def curves(project: Path) -> dict[str, dict[str, Any]]:
                 f"model.name_or_path={project}/single-fp32-1/model",
                 "model.training_type=transfer_learning",
             ]
+        runs |= _group_runs(project, kind)
         if kind == "zero":
             for stage in (1, 2):
                 runs[f"zero{stage}-fp32-2"] = [
@@ -68,6 +93,7 @@ def curves(project: Path) -> dict[str, dict[str, Any]]:
                     f"run_dir={project}/zero{stage}",
                     f"strategy.stage={stage}",
                 ]
+                runs |= _group_runs(project, kind, stage)
         if kind == "fsdp":
             runs["fsdp-fp32-checkpointing"] = [
                 *_overrides(project, kind, "fp32", 1),
@@ -131,6 +157,52 @@ def test_a_frozen_body_stays_as_it_was(
     assert after.keys() == before.keys()
     moved = {name for name in after if not torch.equal(after[name], before[name])}
     assert moved == {"classifier.weight", "classifier.bias"}
+
+
+@pytest.mark.parametrize("number", ["loss", "grad_norm"])
+@pytest.mark.parametrize("group", ["freeze", "decay"])
+@pytest.mark.parametrize("strategy", ["fsdp", "zero", "zero1", "zero2"])
+def test_groups_train_alike(
+    curves: dict[str, dict[str, Any]], strategy: str, group: str, number: str
+) -> None:
+    reference = curves[f"single-{group}"][number]
+    assert reference != pytest.approx(curves["single-plain"][number], abs=1e-3)
+    assert curves[f"{strategy}-{group}"][number] == pytest.approx(reference, abs=1e-5)
+
+
+STRATEGIES = ["single", "fsdp", "zero", "zero1", "zero2"]
+
+
+@pytest.mark.usefixtures("curves")
+@pytest.mark.parametrize("strategy", STRATEGIES)
+def test_frozen_parts_stay_as_they_were(project: Path, strategy: str) -> None:
+    frozen = ("roberta.embeddings.", "roberta.encoder.layer.0.")
+    moved = _moved(project, f"{strategy}-freeze")
+    assert {name for name, far in moved.items() if not far} == {
+        name for name in moved if name.startswith(frozen)
+    }
+
+
+@pytest.mark.usefixtures("curves")
+@pytest.mark.parametrize("strategy", STRATEGIES)
+def test_lower_layers_move_less_and_the_head_more(project: Path, strategy: str) -> None:
+    """As far as their factors say, compared with a run in which all have the same rate."""
+    plain, moved = _moved(project, "single-plain"), _moved(project, f"{strategy}-decay")
+    matrices = {
+        "roberta.embeddings.position_embeddings.weight": 0.8**3,
+        "roberta.encoder.layer.0.output.dense.weight": 0.8**2,
+        "roberta.encoder.layer.1.output.dense.weight": 0.8,
+        "classifier.weight": 2.0,
+    }
+    shares = {name: moved[name] / plain[name] for name in matrices}
+    assert shares == pytest.approx(matrices, rel=0.1)
+
+
+def _moved(project: Path, run: str) -> dict[str, float]:
+    """How far each parameter moved from the first run's weights."""
+    before = load_file(project / "single-fp32-1" / "model" / "model.safetensors")
+    after = load_file(project / run / "model" / "model.safetensors")
+    return {name: float((after[name] - before[name]).norm()) for name in before}
 
 
 @pytest.mark.parametrize(("kind", "size"), WORLDS.items())

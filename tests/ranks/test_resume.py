@@ -48,6 +48,13 @@ PAIRS = list(product(WORLDS, WORLDS))
 PAIRS += [(name, other) for name in STAGES for other in ("single1", name)]
 PAIRS += [("single1", name) for name in STAGES]
 FP16_PAIRS = list(permutations(("single1", "fsdp2", "zero3"), 2))
+# Many groups of parameters and some in none, which checkpoints know nothing of.
+GROUPED_PAIRS = [
+    ("single1", "zero3"),
+    ("zero3", "fsdp2"),
+    ("fsdp2", "stage2"),
+    ("stage2", "single1"),
+]
 
 
 @pytest.fixture(scope="module")
@@ -83,6 +90,8 @@ def unbroken(project: Path) -> dict[str, dict[str, Any]]:
             runs[f"{world}-dropout"] = ["model.dropout=0.1"]
         if world in dict(FP16_PAIRS):
             runs[f"{world}-fp16"] = [WITHOUT_DROPOUT, "precision=fp16"]
+        if world in dict(GROUPED_PAIRS):
+            runs[f"{world}-grouped"] = _grouped(project)
         found |= _launch(project, "unbroken", world, runs)
     return found
 
@@ -106,11 +115,31 @@ def resumed(project: Path, unbroken: dict[str, dict[str, Any]]) -> dict[str, dic
             for source, target in FP16_PAIRS
             if target == world
         }
+        runs |= {
+            f"{source}-to-{world}-grouped": [
+                *_grouped(project),
+                _from(project / f"{source}-grouped"),
+            ]
+            for source, target in GROUPED_PAIRS
+            if target == world
+        }
         if world in WORLDS:
             again = ["model.dropout=0.1", _from(project / f"{world}-dropout")]
             runs[f"{world}-dropout-again"] = again
         found |= _launch(project, "resumed", world, runs)
     return found
+
+
+def _grouped(project: Path) -> list[str]:
+    """On the weights of the first run, some of them frozen, each layer at a rate of its own."""
+    return [
+        WITHOUT_DROPOUT,
+        f"model.name_or_path={project}/single1/model",
+        "model.training_type=fine_tuning",
+        "model.freeze.layers=1",
+        "training.layer_decay=0.8",
+        "training.head_learning_rate=3e-3",
+    ]
 
 
 def _from(run: Path) -> str:
@@ -137,6 +166,31 @@ def test_losses_go_on_under_fp16(
 ) -> None:
     losses = resumed[f"{source}-to-{target}-fp16"]["loss"]
     assert losses == pytest.approx(unbroken[f"{source}-fp16"]["loss"][4:], abs=1e-2)
+
+
+@pytest.mark.parametrize(("source", "target"), GROUPED_PAIRS)
+def test_losses_go_on_with_rates_of_each_layer(
+    unbroken: dict[str, dict[str, Any]],
+    resumed: dict[str, dict[str, Any]],
+    source: str,
+    target: str,
+) -> None:
+    losses = resumed[f"{source}-to-{target}-grouped"]["loss"]
+    assert losses == pytest.approx(unbroken[f"{source}-grouped"]["loss"][4:], abs=1e-6)
+
+
+@pytest.mark.usefixtures("unbroken")
+@pytest.mark.parametrize("world", [source for source, _ in GROUPED_PAIRS])
+def test_frozen_parameters_have_no_state_to_save(project: Path, world: str) -> None:
+    path = project / f"{world}-grouped" / "checkpoints" / "step-00000004" / "manifest.json"
+    kinds = {
+        name: {kind for part in saved["ranges"] for kind in part["sha256"]}
+        for name, saved in json.loads(path.read_text())["parameters"].items()
+    }
+    frozen = {name for name, found in kinds.items() if found == {"master"}}
+    assert frozen == {name for name in kinds if name.startswith("roberta.encoder.layer.0.")}
+    assert frozen
+    assert all(len(found) == 3 for name, found in kinds.items() if name not in frozen)
 
 
 @pytest.mark.parametrize("world", WORLDS)

@@ -169,6 +169,23 @@ def test_validate_for_another_world(
         run(["validate", str(run_file), overrides[1]])
 
 
+def test_validate_warns_of_what_large_encoders_collapse_on(
+    run_file: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    large = ["model.name_or_path=xlm-roberta-large", "training.learning_rate=5e-5"]
+    assert run(["validate", str(run_file), *large]) == 0
+    told = capsys.readouterr()
+    warnings = told.err.splitlines()
+    assert warnings[0].startswith("warning: override 'training.learning_rate=5e-5': ")
+    assert warnings[1].startswith(f"warning: {run_file}:4: training.global_batch_size: 8 is less")
+    assert len(warnings) == 2
+    assert "warning" not in told.out
+
+    plan = json.loads(output_of(capsys, "validate", run_file, *large, "--json"))
+    assert [f"warning: {warning}" for warning in plan["warnings"]] == warnings
+    assert json.loads(output_of(capsys, "validate", run_file, "--json"))["warnings"] == []
+
+
 def test_validate_writes_nothing(run_file: Path, capsys: pytest.CaptureFixture[str]) -> None:
     before = sorted(run_file.parent.rglob("*"))
     output_of(capsys, "validate", run_file)
@@ -251,6 +268,7 @@ def test_torch_is_not_loaded(arguments: list[str], run_file: Path) -> None:
     strategy = f"strategy={{kind: zero, deepspeed_config: {tuning}}}"
     extra = [strategy] if "RUN" in arguments else []
     extra += ["data.test=nowhere"] if "train" in arguments else []
+    extra += ["model.name_or_path=xlm-roberta-large"] if "validate" in arguments else []
     code = (
         "import sys\n"
         "from bigner.cli import run\n"

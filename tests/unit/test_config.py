@@ -186,6 +186,10 @@ def _places(schema: dict[str, Any]) -> Iterator[tuple[str, dict[str, Any]]]:
         ("training.learning_rate", ".inf", "0.5"),
         ("training.learning_rate", ".nan", "0.5"),
         ("training.warmup_ratio", "1.0", "0.0"),
+        ("training.head_learning_rate", "0", "null"),
+        ("training.layer_decay", "0", "1"),
+        ("training.layer_decay", "1.01", "0.8"),
+        ("model.freeze.layers", "-1", "12"),
         ("training.weight_decay", "-0.01", "0"),
         ("training.adam_beta2", "1.0", "0.95"),
         ("training.max_grad_norm", "0", "null"),
@@ -273,6 +277,21 @@ def test_wrong_types_are_refused_with_the_rule_and_the_value(
         (["data.labels=[O, PER]"], "data", ["'O'", "leave out O and the prefixes"]),
         (["data.labels=[B-PER]"], "data", ["'B-PER'", "leave out O and the prefixes"]),
         (["data.labels=[PER, PER]"], "data", ["list each once"]),
+        (
+            ["model.freeze.layers=2", "model.training_type=transfer_learning"],
+            "model",
+            ["freezes the whole body", "take model.freeze out"],
+        ),
+        (
+            ["model.freeze.embeddings=true", "model.training_type=from_scratch"],
+            "model",
+            ["keep some as drawn", "set model.training_type to fine_tuning"],
+        ),
+        (
+            ["training.layer_decay=0.9", "model.training_type=transfer_learning"],
+            "",
+            ["layer_decay 0.9", "set model.training_type to fine_tuning"],
+        ),
         (["training.schedule=reduce_on_plateau"], "", ["give data.validation or take another"]),
         (
             ["training.global_batch_size=10", "training.micro_batch_size=4"],

@@ -21,13 +21,14 @@ from transformers import (
     PreTrainedModel,
     PreTrainedTokenizerFast,
     RobertaConfig,
+    XLMConfig,
 )
 
 from bigner.config.schema import ModelConfig
 from bigner.data.labels import LabelSet
 from bigner.errors import ModelError
 from bigner.loss import token_losses
-from bigner.modeling import check_fits, heads_of, load_tokenizer, units
+from bigner.modeling import anatomy, build_model, check_fits, heads_of, load_tokenizer, units
 from tests.unit.helpers import TINY, opened, run_config, tiny_tokenizer, tiny_xlmr, whole_model
 
 TAGS = LabelSet.of_types(["PER", "LOC"]).tags
@@ -214,6 +215,89 @@ def test_units_and_root_hold_every_parameter_once(family: str, tmp_path: Path) -
     assert "classifier.weight" in rest
     in_rest = sum(p.numel() for name, p in model.named_parameters() if name in rest)
     assert in_rest < 0.25 * model.num_parameters()
+
+
+def built(folder: Path, **freeze: Any) -> PreTrainedModel:
+    """The model as shapes, with parts of it frozen."""
+    model = ModelConfig.model_validate({"name_or_path": str(folder), "freeze": freeze})
+    return build_model(model, TAGS)
+
+
+# By hand: where the parts of each family lie that are neither embeddings nor layers.
+BELOW = {"electra": {"electra.embeddings_project.weight", "electra.embeddings_project.bias"}}
+ABOVE = {
+    "deberta-v2": {"rel_embeddings.weight", "LayerNorm.weight", "LayerNorm.bias"}
+    | {f"conv.{part}.{kind}" for part in ("conv", "LayerNorm") for kind in ("weight", "bias")},
+    "deberta-v3": {"rel_embeddings.weight", "LayerNorm.weight", "LayerNorm.bias"},
+    "modernbert": {"final_norm.weight"},
+}
+HEAD = {"modernbert": {"head.dense.weight", "head.norm.weight"}}
+
+
+def test_every_parameter_lies_in_one_place(family: str, tmp_path: Path) -> None:
+    model = built(saved_config(tmp_path, family))
+    parts = anatomy(model)
+    places = [parts.embeddings, *parts.layers, parts.above, parts.head]
+    assert sorted(name for place in places for name in place) == sorted(
+        name for name, _ in model.named_parameters()
+    )
+    prefix = f"{model.base_model_prefix}."
+    stack = f"{prefix}layers." if family == "modernbert" else f"{prefix}encoder.layer."
+    assert len(parts.layers) == NUM_LAYERS
+    for k, layer in enumerate(parts.layers):
+        assert layer
+        assert [name for name in layer if not name.startswith(f"{stack}{k}.")] == []
+    of_table = {name for name in parts.embeddings if name.startswith(f"{prefix}embeddings.")}
+    assert of_table
+    assert parts.embeddings - of_table == BELOW.get(family, set())
+    inside = stack.removesuffix("layers.").removesuffix("layer.")
+    assert parts.above == {f"{inside}{name}" for name in ABOVE.get(family, ())}
+    assert parts.head == {"classifier.weight", "classifier.bias"} | HEAD.get(family, set())
+
+
+def test_a_layer_may_be_spread_over_several_lists(tmp_path: Path) -> None:
+    XLMConfig(vocab_size=VOCAB, emb_dim=16, n_layers=4, n_heads=2).save_pretrained(tmp_path)
+    model = built(tmp_path)
+    parts = anatomy(model)
+    assert len(parts.layers) == 4
+    for k, layer in enumerate(parts.layers):
+        lists = {name.split(".")[1] for name in layer if name.split(".")[2] == str(k)}
+        assert lists == {"attentions", "layer_norm1", "ffns", "layer_norm2"}
+        assert {name.split(".")[2] for name in layer} == {str(k)}
+    assert "transformer.layer_norm_emb.weight" in parts.embeddings
+    assert parts.above == set()
+    of_units = [p for unit in units(model) for p in unit.parameters()]
+    assert len({id(p) for p in of_units}) == len(of_units)
+
+
+def test_frozen_parts_stay_and_cost_no_state(family: str, tmp_path: Path) -> None:
+    saved_config(tmp_path / "config", family)
+    from_scratch(tmp_path / "config").save_pretrained(tmp_path / "model")
+    settings = {
+        "name_or_path": str(tmp_path / "model"),
+        "freeze": {"embeddings": True, "layers": 2},
+    }
+    model = whole_model(ModelConfig.model_validate(settings), TAGS, 0)
+    parts = anatomy(model)
+    frozen = parts.embeddings | parts.layers[0] | parts.layers[1]
+    assert {name for name, p in model.named_parameters() if not p.requires_grad} == frozen
+    strategy = opened(run_config(tmp_path, tmp_path), model)
+    assert {shard.name for shard in strategy.shards() if shard.exp_avg is None} == frozen
+    before = weights_of(model)
+    strategy.backward(strategy.forward(batch()).square().mean(), last=True)
+    strategy.step(1e-2)
+    after = weights_of(model)
+    moved = {name for name in after if not after[name].equal(before[name])}
+    assert moved & frozen == set()
+    assert moved >= parts.head
+    assert moved & parts.layers[2]
+
+
+def test_no_more_layers_are_frozen_than_there_are(tmp_path: Path) -> None:
+    saved_config(tmp_path, "bert")
+    assert not any(p.requires_grad for p in units(built(tmp_path, layers=3))[-1].parameters())
+    with pytest.raises(ModelError, match=r"layers 4 is more than the 3 .* to 3 or"):
+        built(tmp_path, layers=4)
 
 
 def test_dropout_of_zero_is_none_at_all(family: str, tmp_path: Path) -> None:

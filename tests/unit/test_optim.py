@@ -2,26 +2,134 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+from typing import Any
+
 import pytest
-from torch import nn
+import torch
+from transformers import PreTrainedModel
 
-from bigner.config.schema import Schedule, TrainingConfig
+from bigner.config.schema import ModelConfig, Schedule, TrainingConfig
+from bigner.loss import token_losses
+from bigner.modeling import build_model
 from bigner.optim import LearningRate, parameter_groups
+from tests.unit.helpers import opened, run_config, tiny_xlmr, whole_model
+
+# ---------------------------------------------------------------- who learns how fast
+
+VOCAB = 50
+HEAD = {"head_learning_rate": 3e-3}
+# By hand, for three layers and a layer_decay of 0.5.
+FACTORS = {
+    "classifier.": 1.0,
+    "roberta.encoder.layer.2.": 0.5,
+    "roberta.encoder.layer.1.": 0.25,
+    "roberta.encoder.layer.0.": 0.125,
+    "roberta.embeddings.": 0.0625,
+}
 
 
-def test_parameter_groups() -> None:
-    model = nn.Sequential(nn.Embedding(5, 4), nn.Linear(4, 4), nn.LayerNorm(4), nn.Linear(4, 2))
-    model[3].requires_grad_(False)
-    decayed, plain = parameter_groups(model, 0.1)
-    assert decayed == {"params": [model[0].weight, model[1].weight], "weight_decay": 0.1}
-    assert plain["weight_decay"] == 0.0
-    vectors = [model[1].bias, model[2].weight, model[2].bias]
-    assert [id(p) for p in plain["params"]] == [id(p) for p in vectors]
+def built(folder: Path, **freeze: Any) -> PreTrainedModel:
+    """A model of three layers, as shapes."""
+    tiny_xlmr(VOCAB).save_pretrained(folder)
+    model = ModelConfig.model_validate({"name_or_path": str(folder), "freeze": freeze})
+    return build_model(model, ("O", "B-X", "I-X"))
 
 
-def test_no_empty_parameter_group() -> None:
-    assert len(parameter_groups(nn.Linear(2, 2, bias=False), 0.1)) == 1
+def in_groups(
+    model: PreTrainedModel, training: TrainingConfig
+) -> dict[str, list[tuple[float, float]]]:
+    """Weight decay and factor of each parameter, once for each group that has it."""
+    groups = parameter_groups(model, training)
+    settings = [(group["weight_decay"], group["lr_factor"]) for group in groups]
+    assert len(set(settings)) == len(settings), "two groups could be one"
+    return {
+        name: [
+            setting
+            for setting, group in zip(settings, groups, strict=True)
+            if any(parameter is other for other in group["params"])
+        ]
+        for name, parameter in model.named_parameters()
+    }
 
+
+def is_vector(name: str) -> bool:
+    return name.endswith(".bias") or "LayerNorm" in name
+
+
+def test_matrices_decay_and_all_learn_alike(tmp_path: Path) -> None:
+    groups = in_groups(built(tmp_path), TrainingConfig(weight_decay=0.1))
+    assert groups == {name: [(0.0 if is_vector(name) else 0.1, 1.0)] for name in groups}
+    assert {is_vector(name) for name in groups} == {True, False}
+
+
+def test_groups_without_a_difference_are_one(tmp_path: Path) -> None:
+    (group,) = parameter_groups(built(tmp_path), TrainingConfig(weight_decay=0.0))
+    assert group["lr_factor"] == 1.0
+    training = TrainingConfig(weight_decay=0.1, layer_decay=0.5)
+    # Three layers, embeddings and head, each with matrices and vectors.
+    assert len(parameter_groups(built(tmp_path), training)) == 10
+
+
+@pytest.mark.parametrize(("head", "factor"), [({}, 1.0), (HEAD, 3.0)])
+def test_each_layer_down_learns_slower(
+    tmp_path: Path, head: dict[str, float], factor: float
+) -> None:
+    training = TrainingConfig(learning_rate=1e-3, layer_decay=0.5, weight_decay=0.1, **head)
+    groups = in_groups(built(tmp_path), training)
+    for name, settings in groups.items():
+        (share,) = [share for prefix, share in FACTORS.items() if name.startswith(prefix)]
+        share = factor if name.startswith("classifier.") else share
+        assert settings == [(0.0 if is_vector(name) else 0.1, pytest.approx(share))], name
+    seen = {prefix for prefix in FACTORS if any(name.startswith(prefix) for name in groups)}
+    assert seen == set(FACTORS)
+
+
+def test_the_head_alone_may_have_its_own_rate(tmp_path: Path) -> None:
+    training = TrainingConfig(learning_rate=1e-3, weight_decay=0.0, **HEAD)
+    factors = {name: factor for name, [(_, factor)] in in_groups(built(tmp_path), training).items()}
+    assert {name for name, factor in factors.items() if factor != 1.0} == {
+        "classifier.weight",
+        "classifier.bias",
+    }
+    assert factors["classifier.bias"] == pytest.approx(3.0)
+
+
+def test_what_is_frozen_is_in_no_group(tmp_path: Path) -> None:
+    model = built(tmp_path, embeddings=True, layers=2)
+    groups = in_groups(model, TrainingConfig(layer_decay=0.5))
+    frozen = tuple(
+        f"roberta.{part}." for part in ("embeddings", "encoder.layer.0", "encoder.layer.1")
+    )
+    assert {name for name, settings in groups.items() if not settings} == {
+        name for name in groups if name.startswith(frozen)
+    }
+    # What is left learns as it would otherwise: frozen layers count.
+    assert groups["roberta.encoder.layer.2.output.dense.weight"] == [(0.01, 0.5)]
+
+
+def test_the_first_step_is_as_long_as_the_factor_says(tmp_path: Path) -> None:
+    """AdamW's first step is its learning rate for whatever has a gradient to speak of."""
+    tiny_xlmr(VOCAB).save_pretrained(tmp_path)
+    shape = ModelConfig(name_or_path=str(tmp_path), training_type="from_scratch")
+    model = whole_model(shape, ("O", "B-X", "I-X"), seed=0)
+    training = {"learning_rate": 1e-3, "layer_decay": 0.5, "weight_decay": 0.0, **HEAD}
+    strategy = opened(run_config(tmp_path, tmp_path, training=training), model)
+    before = {name: p.detach().clone() for name, p in model.named_parameters()}
+    labels = torch.randint(3, (2, 12))
+    logits = strategy.forward({"input_ids": torch.randint(5, VOCAB, (2, 12))})
+    strategy.backward(token_losses(logits, labels).mean(), last=True)
+    strategy.step(1e-3)
+    for name, parameter in model.named_parameters():
+        (factor,) = [share for prefix, share in FACTORS.items() if name.startswith(prefix)]
+        factor = 3.0 if name.startswith("classifier.") else factor
+        # Softmax does not see a bias that all keys share; its gradient is noise.
+        if not name.endswith("key.bias"):
+            longest = float((parameter.detach() - before[name]).abs().max())
+            assert longest == pytest.approx(1e-3 * factor, rel=1e-2), name
+
+
+# ---------------------------------------------------------------- the learning rate
 
 PEAK, TOTAL, WARMUP = 0.1, 50, 10
 

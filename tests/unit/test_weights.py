@@ -899,3 +899,19 @@ def test_code_of_a_model_is_run_where_it_is_trusted(own_code: Path) -> None:
     scratch, _ = first_values(own_code, trust=True, kind="from_scratch")
     assert float(weights_of(scratch)["own.words.weight"].std()) == pytest.approx(0.02, rel=0.3)
     assert float(scratch.own.scale) == 2.0
+
+
+def test_parts_of_a_model_of_its_own_code_are_frozen(own_code: Path) -> None:
+    def frozen(**settings: Any) -> set[str]:
+        values = {"name_or_path": str(own_code), "trust_remote_code": True, **settings}
+        model = build_model(ModelConfig.model_validate(values), TAGS)
+        return {name for name, p in model.named_parameters() if not p.requires_grad}
+
+    layer = {"own.layers.0.weight", "own.layers.0.bias"}
+    assert frozen() == set()
+    assert frozen(freeze={"embeddings": True}) == {"own.words.weight"}
+    assert frozen(freeze={"layers": 1}) == layer
+    # Where code says of no part that it is the body, it is what has no row for each label.
+    code = own_code / "own_model.py"
+    code.write_text(code.read_text().replace('base_model_prefix = "own"', 'base_model_prefix = ""'))
+    assert frozen(training_type="transfer_learning") == {"own.words.weight", *layer}
