@@ -6,11 +6,12 @@ weighting the loss against the many O does. The absolute scores are those of sma
 pretraining; the differences are the point. A run that is done is not run again, so the script can
 be stopped and started anew.
 
-    python scripts/measure_choices.py FOLDER [--seeds 1,2,3] [--processes 2] [--only units]
+    python scripts/measure_choices.py FOLDER [--seeds 1,2,3] [--corpora slovak,hungarian]
+        [--choices sentence,context] [--processes 2]
+    bigner compare FOLDER/slovak/*/seed-*
 
-Needs the corpora that $BIGNER_TEST_DATA names (default ../shared/data). Afterwards
-
-    bigner compare FOLDER/slovak/units/*
+Needs the corpora that $BIGNER_TEST_DATA names (default ../shared/data). At the end the models of
+plain sentences are scored again with decoding under IOB2.
 """
 
 from __future__ import annotations
@@ -61,52 +62,78 @@ MODEL = {
     "eos_token_id": 2,
 }
 # A document's window holds about as many words as eight sentences.
-CHOICES: dict[str, dict[str, list[str]]] = {
-    "units": {
-        "sentence": [],
-        "context": ["data.context=16", "training.micro_batch_size=8"],
-        "document": [
-            "data.unit=document",
-            "training.global_batch_size=4",
-            "training.micro_batch_size=4",
-        ],
-    },
-    "losses": {
-        "plain": [],
-        "o_half": ["loss.class_weights={O: 0.5}"],
-        "o_fifth": ["loss.class_weights={O: 0.2}"],
-        "inverse_frequency": ["loss.class_weights=inverse_frequency"],
-        "effective_number": ["loss.class_weights=effective_number"],
-        "focal": ["loss.focal_gamma=2.0"],
-        "smoothing": ["loss.label_smoothing=0.1"],
-    },
-    "decoding": {"argmax": [], "iob2": ["evaluation.decoding=iob2"]},
+CHOICES: dict[str, list[str]] = {
+    "sentence": [],
+    "context": ["data.context=16", "training.micro_batch_size=8"],
+    "document": [
+        "data.unit=document",
+        "training.global_batch_size=4",
+        "training.micro_batch_size=4",
+    ],
+    "o_half": ["loss.class_weights={O: 0.5}"],
+    "o_fifth": ["loss.class_weights={O: 0.2}"],
+    "inverse_frequency": ["loss.class_weights=inverse_frequency"],
+    "effective_number": ["loss.class_weights=effective_number"],
+    "focal": ["loss.focal_gamma=2.0"],
+    "smoothing": ["loss.label_smoothing=0.1"],
 }
+BASELINE = "sentence"
 
 
 def main() -> None:
-    """Train what is not trained yet."""
+    """Train what is not trained yet, and score the plain models under both ways of decoding."""
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawTextHelpFormatter
     )
     parser.add_argument("folder", type=Path)
     parser.add_argument("--seeds", default="1,2,3")
+    parser.add_argument("--corpora", default=",".join(DATA))
+    parser.add_argument("--choices", default=",".join(CHOICES))
     parser.add_argument("--processes", type=int, default=2)
-    parser.add_argument("--only", choices=list(CHOICES))
-    parser.add_argument("--corpus", choices=list(DATA))
     arguments = parser.parse_args()
-    commands = []
-    for corpus in [arguments.corpus] if arguments.corpus else DATA:
-        run_file = _project(arguments.folder / corpus, corpus)
-        for question in [arguments.only] if arguments.only else CHOICES:
-            for choice, overrides in CHOICES[question].items():
-                for seed in arguments.seeds.split(","):
-                    run_dir = arguments.folder / corpus / question / choice / f"seed-{seed}"
-                    named = [f"run_dir={run_dir}", f"seed={seed}", *overrides]
-                    commands.append(["train", str(run_file), *named])
+    folder, corpora = arguments.folder, arguments.corpora.split(",")
+    run_files = {corpus: _project(folder / corpus, corpus) for corpus in corpora}
+    seeds, choices = arguments.seeds.split(","), arguments.choices.split(",")
+    grid = [(c, choice, seed) for seed in seeds for c in corpora for choice in choices]
     with ThreadPoolExecutor(arguments.processes) as pool:
-        for command, code in zip(commands, pool.map(_run, commands), strict=True):
-            print(f"{'done' if code == 0 else f'exit code {code}'}: {' '.join(command[2:])}")
+        for name in pool.map(lambda one: _train(folder, run_files[one[0]], *one), grid):
+            print(name, flush=True)
+    if BASELINE not in choices:
+        return
+    for corpus in corpora:
+        for seed in seeds:
+            for decoding in ("argmax", "iob2"):
+                scores = _evaluate(folder / corpus / BASELINE / f"seed-{seed}", decoding)
+                print(
+                    f"{corpus}, seed {seed}, {decoding}: F1 {scores['f1']:.4f}, strict "
+                    f"{scores['strict']['f1']:.4f}, {scores['words_per_second']:,.0f} words/s"
+                )
+
+
+def _train(folder: Path, run_file: Path, corpus: str, choice: str, seed: str) -> str:
+    run_dir = folder / corpus / choice / f"seed-{seed}"
+    run_dir.parent.mkdir(parents=True, exist_ok=True)
+    named = [f"run_dir={run_dir}", f"seed={seed}", *CHOICES[choice]]
+    with run_dir.with_suffix(".log").open("w") as log:
+        _bigner(["train", str(run_file), *named], stdout=log, stderr=log)
+    return str(run_dir)
+
+
+def _evaluate(run_dir: Path, decoding: str) -> Any:
+    command = ["evaluate", str(run_dir / "config.yaml"), f"evaluation.decoding={decoding}"]
+    return json.loads(_bigner([*command, "--json"], stdout=subprocess.PIPE))
+
+
+def _bigner(arguments: list[str], **streams: Any) -> str:
+    """Run one command in a process of its own, on one core; returns its output."""
+    done = subprocess.run(
+        [sys.executable, "-m", "bigner", *arguments],
+        env={**os.environ, "OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1"},
+        text=True,
+        check=True,
+        **streams,
+    )
+    return done.stdout
 
 
 def _project(folder: Path, corpus: str) -> Path:
@@ -141,22 +168,6 @@ def _project(folder: Path, corpus: str) -> Path:
     }
     run_file.write_text(yaml.safe_dump(run, sort_keys=False))
     return run_file
-
-
-def _run(arguments: list[str]) -> int:
-    """One training run in a process of its own, on one core."""
-    environment = {**os.environ, "OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1"}
-    log = Path(arguments[2].removeprefix("run_dir="))
-    log.parent.mkdir(parents=True, exist_ok=True)
-    with log.with_suffix(".log").open("w") as stream:
-        done = subprocess.run(
-            [sys.executable, "-m", "bigner", *arguments],
-            env=environment,
-            stdout=stream,
-            stderr=stream,
-            check=False,
-        )
-    return done.returncode
 
 
 if __name__ == "__main__":
