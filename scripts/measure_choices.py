@@ -126,7 +126,7 @@ def _evaluate(run_dir: Path, decoding: str) -> Any:
 
 def _bigner(arguments: list[str], **streams: Any) -> str:
     """Run one command in a process of its own, on one core; returns its output."""
-    done = subprocess.run(
+    done: subprocess.CompletedProcess[str] = subprocess.run(
         [sys.executable, "-m", "bigner", *arguments],
         env={**os.environ, "OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1"},
         text=True,
