@@ -12,6 +12,7 @@ from bigner.config.advice import advice
 from bigner.config.checks import Where
 from bigner.config.load import load_config, load_with_source
 from bigner.config.schema import RunConfig
+from bigner.run_dir import differences
 
 ROOT = Path(__file__).resolve().parents[2]
 RUN_FILES = sorted((ROOT / "run_configs").glob("*.yaml"))
@@ -31,6 +32,19 @@ def test_run_files_are_on_safe_ground(path: Path, monkeypatch: pytest.MonkeyPatc
     # Which is no wonder unless their models are of the kind that is looked at.
     fields = [problem.field for problem in advice(*_loaded(path, "training.learning_rate=5e-5"))]
     assert fields == ["training.learning_rate"]
+
+
+def test_the_first_question_is_one_of_models_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(ROOT)
+    files = sorted((ROOT / "run_configs" / "first_question").glob("*.yaml"))
+    assert len(files) == 5
+    answers = ("run_dir", "model", "training.learning_rate", "training.epochs")
+    for path in files:
+        assert advice(*_loaded(path)) == []
+        config = load_config(path)
+        assert config.run_dir == Path("runs/first_question") / path.stem
+        differing = [name for name, *_ in differences(config, load_config(files[0]))]
+        assert [name for name in differing if not name.startswith(answers)] == []
 
 
 def _loaded(path: Path, *overrides: str) -> tuple[RunConfig, Where]:
