@@ -22,14 +22,16 @@ from bigner.checkpoint.load import damage, load
 from bigner.checkpoint.manifest import Manifest, config_of, read_manifest
 from bigner.checkpoint.save import FAILED, IDLE, Saver
 from bigner.config.deepspeed import MIN_LOSS_SCALE
-from bigner.config.schema import RunConfig
+from bigner.config.schema import RunConfig, Split
 from bigner.data.prepare import Prepared
 from bigner.distributed import World
 from bigner.errors import CheckpointError, RunError, Stopped
-from bigner.evaluation.evaluator import ShardedEvaluator, as_json, timed_run
+from bigner.evaluation.evaluator import Predictions, ShardedEvaluator, as_json, timed_run
 from bigner.export import export_model, load_weights
 from bigner.log import MetricsLog, inform, plain, show_scores, warn
+from bigner.memory import peak_memory_bytes
 from bigner.optim import LearningRate
+from bigner.predictions import write_predictions
 from bigner.run_dir import RunDir, differences, write_json
 from bigner.stop import StopSignals
 from bigner.strategies import StepOutcome, Strategy
@@ -67,6 +69,7 @@ class TrainingRun:
             background=self.config.checkpoint.background,
         )
         self._saved_step = 0
+        self._predicted_step = 0
         self._losses: deque[torch.Tensor] = deque(maxlen=_LOSSES_TOLD)
         self._last_step = StepOutcome(grad_norm=0.0, skipped=False, loss_scale=1.0)
 
@@ -152,11 +155,14 @@ class TrainingRun:
         Raises:
             RunError: the model collapsed, and the config says to stop then.
         """
-        scores, only_tag = self._score("validation", log)
+        scores, evaluator, predictions = self._score("validation", log)
         self.history.append({"step": self.step, **scores})
         self.schedule.scored(self._metric(scores))
         if self.best() is self.history[-1]:
             self._export()
+            self._write_predictions("validation", evaluator, predictions)
+            self._predicted_step = self.step
+        only_tag = evaluator.only_tag(predictions)
         if only_tag is not None and self.step >= self.schedule.warmup_steps:
             self._collapsed(only_tag)
 
@@ -173,21 +179,36 @@ class TrainingRun:
         if self.world.is_main:
             warn(what)
 
-    def _score(self, split: Any, log: MetricsLog) -> tuple[dict[str, Any], str | None]:
-        """The scores, and the tag of all words if there is but one while gold has entities."""
-        evaluator = ShardedEvaluator(
+    def _evaluator(self, split: Split) -> ShardedEvaluator:
+        return ShardedEvaluator(
             self.prepared,
             self.prepared.splits[split],
             self.prepared.labels,
             self.world,
             batch_size=self.config.evaluation.batch_size,
         )
+
+    def _score(
+        self, split: Split, log: MetricsLog
+    ) -> tuple[dict[str, Any], ShardedEvaluator, Predictions]:
+        """Scores and predictions, told and logged."""
+        evaluator = self._evaluator(split)
         timed, predictions = timed_run(evaluator, self.strategy)
         scores = as_json(timed)
         log.evaluated(self.step, split, scores)
         if self.world.is_main:
             show_scores(f"{split}, step {self.step}", scores)
-        return scores, evaluator.only_tag(predictions)
+        return scores, evaluator, predictions
+
+    def _write_predictions(
+        self, split: Split, evaluator: ShardedEvaluator, predictions: Predictions
+    ) -> None:
+        """Keep what the best weights say of a split."""
+        words = self.prepared.splits[split].sentences.data.column("words")
+        path = self.run_dir.predictions(split)
+        self.world.main_first(
+            lambda: write_predictions(path, words.to_pylist(), *evaluator.tags(predictions))
+        )
 
     def _export(self) -> None:
         export_model(self.run_dir.model, self.run_dir.plain, self.strategy, self.world, self.model)
@@ -355,7 +376,15 @@ class TrainingRun:
             self._export()
         elif best is not self.history[-1]:
             load_weights(self.run_dir.model, self.strategy)
-        test = self._score("test", log)[0] if "test" in self.prepared.splits else None
+        if best is not None and best["step"] != self._predicted_step:
+            # The best evaluation was made before the run was resumed.
+            evaluator = self._evaluator("validation")
+            self._write_predictions("validation", evaluator, evaluator.predict(self.strategy))
+        test = None
+        if "test" in self.prepared.splits:
+            test, evaluator, predictions = self._score("test", log)
+            self._write_predictions("test", evaluator, predictions)
+        peak = torch.tensor(peak_memory_bytes(self.world.device))
         summary: dict[str, Any] = {
             "steps": self.step,
             "skipped_steps": self.skipped_steps,
@@ -368,6 +397,8 @@ class TrainingRun:
             "precision": self.config.precision,
             "world_size": self.world.size,
             "seconds": round(time.perf_counter() - self.started, 1),
+            "tokens_per_second": log.median("tokens_per_second"),
+            "peak_memory_bytes": int(self.world.max(peak)),
             "versions": versions(),
         }
         # Ranks differ in what they took; rank 0's times are the run's.

@@ -13,7 +13,7 @@ from bigner.errors import UserError
 from bigner.evaluation.evaluator import ShardedEvaluator, as_json, timed_run
 from bigner.log import warn
 from bigner.modeling import build_model, check_fits, load_tokenizer, tags_of
-from bigner.run_dir import write_text
+from bigner.predictions import write_predictions
 from bigner.strategies import open_strategy
 from bigner.strategies.precision import slow_precision_warning
 from bigner.weights import InitialWeights
@@ -76,7 +76,7 @@ def evaluate(
     timed, predictions = timed_run(evaluator, strategy)
     if predictions_file is not None and world.is_main:
         words = data.sentences.data.column("words").to_pylist()
-        write_text(predictions_file, _as_columns(words, *evaluator.tags(predictions)))
+        write_predictions(predictions_file, words, *evaluator.tags(predictions))
     strategy.close()
     return as_json(timed)
 
@@ -94,11 +94,3 @@ def _tell_warnings(
             f"the model has no label for {', '.join(unknown)}: entities of these types count as "
             f"missed, and their pieces do not count in the loss"
         )
-
-
-def _as_columns(words: list[list[str]], gold: list[list[str]], predicted: list[list[str]]) -> str:
-    sentences = (
-        "".join(f"{word}\t{g}\t{p}\n" for word, g, p in zip(*columns, strict=True))
-        for columns in zip(words, gold, predicted, strict=True)
-    )
-    return "\n".join(sentences)

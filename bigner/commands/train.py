@@ -17,6 +17,7 @@ from bigner.data.prepare import Prepared, prepare
 from bigner.distributed import World
 from bigner.errors import LaunchError
 from bigner.log import MetricsLog, inform, show_scores, warn
+from bigner.memory import forget_peak
 from bigner.modeling import build_model, check_fits, load_tokenizer
 from bigner.optim import token_losses
 from bigner.run_dir import RunDir
@@ -47,6 +48,7 @@ def train(config: RunConfig, world: World) -> dict[str, Any]:
     if (done := _finished(run_dir, world)) is not None:
         return done
 
+    forget_peak(world.device)
     tokenizer = load_tokenizer(config.model)
     prepared = prepare(config.data, tokenizer, config.data.splits())
     model = build_model(config.model, prepared.labels.tags)
