@@ -18,7 +18,8 @@ Bools = npt.NDArray[np.bool_]
 _OUTSIDE = -1
 
 
-@dataclass(frozen=True, slots=True)
+# Arrays have no one answer to whether they are equal.
+@dataclass(frozen=True, slots=True, eq=False)
 class Counts:
     """Entities of each sentence and of each type."""
 
