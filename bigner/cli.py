@@ -16,6 +16,7 @@ from bigner import __version__
 from bigner.config.schema import Precision, RunConfig, Split
 
 if TYPE_CHECKING:
+    from bigner.comparison.scores import Comparison
     from bigner.config.load import Source
 
 app = typer.Typer(
@@ -68,26 +69,86 @@ def schema() -> None:
 
 
 @app.command()
-def train(run_file: RunFile, overrides: Overrides = None) -> None:
+def train(
+    run_file: RunFile,
+    overrides: Overrides = None,
+    seeds: Annotated[
+        str | None,
+        typer.Option(
+            metavar="N,N,...",
+            help="Train once for each of these seeds instead of the run file's, each in a folder "
+            "seed-N in run_dir, and compare.",
+        ),
+    ] = None,
+) -> None:
     """Train, score and export; alone or under torchrun or deepspeed."""
     from bigner.commands.validate import require_sound  # noqa: PLC0415
+    from bigner.config.seeds import parse_seeds, with_seeds  # noqa: PLC0415
 
     config, source = _load(run_file, overrides)
+    configs = [config]
+    if seeds is not None:
+        configs = with_seeds(config, parse_seeds(seeds, overrides or []))
     require_sound(config, source.where)
     from bigner.commands.train import train as run  # noqa: PLC0415
     from bigner.config.advice import advice  # noqa: PLC0415
     from bigner.errors import Stopped  # noqa: PLC0415
-    from bigner.log import warn  # noqa: PLC0415
+    from bigner.log import inform, warn  # noqa: PLC0415
 
     world = _start(config)
     if world.is_main:
         for warning in advice(config, source.where):
             warn(str(warning))
     try:
-        run(config, world)
+        for number, one in enumerate(configs, start=1):
+            if world.is_main and seeds is not None:
+                inform(f"seed {one.seed} ({number} of {len(configs)}), in {one.run_dir}")
+            run(one, world)
     except Stopped as stopped:
-        stopped.go_on = _going_on(run_file, overrides or [], config)
+        stopped.go_on = _going_on(run_file, overrides or [], config, seeds)
         raise
+    if world.is_main and seeds is not None and config.data.splits() != ("train",):
+        _show_comparison([one.run_dir for one in configs])
+
+
+@app.command()
+def compare(
+    runs: Annotated[
+        list[Path],
+        typer.Argument(metavar="RUN_DIR...", help="Folders of finished runs, or that hold such."),
+    ],
+    split: Annotated[
+        str | None, typer.Option(help="test or validation; test where it was scored, if not given.")
+    ] = None,
+    head: Annotated[
+        str | None, typer.Option(metavar="NAME", help="The tag head, where runs have several.")
+    ] = None,
+    baseline: Annotated[
+        Path | None,
+        typer.Option(metavar="RUN_DIR", help="What to compare with; the first, if not given."),
+    ] = None,
+    output: Annotated[
+        Path | None,
+        typer.Option(metavar="FILE", help="Write the tables too: FILE.md, .json or .csv."),
+    ] = None,
+    resamples: Annotated[
+        int, typer.Option(min=100, max=1_000_000, help="Resamples of the paired bootstrap.")
+    ] = 10_000,
+    as_json: AsJson = False,
+) -> None:
+    """Compare finished runs: means over seeds, speed, and whether differences are significant."""
+    from bigner.commands.compare import compare as run  # noqa: PLC0415
+    from bigner.commands.compare import require_kind, write  # noqa: PLC0415
+    from bigner.errors import UserError  # noqa: PLC0415
+
+    if split not in (None, "test", "validation"):
+        raise UserError(f"--split must be test or validation; got {split!r}")
+    require_kind(output)
+    _require_place_for(output, "--output")
+    comparison = run(runs, split=split, head=head, baseline=baseline, resamples=resamples)
+    if output is not None:
+        write(comparison, output)
+    _show(comparison, as_json=as_json)
 
 
 @app.command()
@@ -112,7 +173,7 @@ def evaluate(
     require_strategy(config, source.where)
     chosen = _split(split)
     model_dir = _model_folder(model or config.run_dir / "model")
-    _require_place_for(predictions)
+    _require_place_for(predictions, "--predictions")
     from bigner.commands.evaluate import evaluate as run  # noqa: PLC0415
     from bigner.log import show_scores  # noqa: PLC0415
 
@@ -216,7 +277,7 @@ def _model_folder(folder: Path) -> Path:
     return folder
 
 
-def _require_place_for(file: Path | None) -> None:
+def _require_place_for(file: Path | None, option: str) -> None:
     """Refuse a file that cannot be written, before hours are spent on what goes into it."""
     from bigner.config.checks import is_folder  # noqa: PLC0415
     from bigner.errors import UserError  # noqa: PLC0415
@@ -224,10 +285,10 @@ def _require_place_for(file: Path | None) -> None:
     if file is None:
         return
     if is_folder(file):
-        raise UserError(f"--predictions must name a file, and {str(file)!r} is a folder")
+        raise UserError(f"{option} must name a file, and {str(file)!r} is a folder")
     if not is_folder(file.parent) or not os.access(file.parent, os.W_OK):
         raise UserError(
-            f"--predictions {str(file)!r} cannot be written: there is no folder "
+            f"{option} {str(file)!r} cannot be written: there is no folder "
             f"{str(file.parent)!r} that can be written to"
         )
 
@@ -239,9 +300,30 @@ def _start(config: RunConfig) -> Any:
     return start(sharded=config.strategy.needs_process_group, timeout=timeout)
 
 
-def _going_on(run_file: Path, overrides: list[str], config: RunConfig) -> str:
-    """The command that resumes a run that was stopped."""
+def _show_comparison(folders: list[Path]) -> None:
+    from bigner.commands.compare import compare as run  # noqa: PLC0415
+
+    _show(run(folders), as_json=False)
+
+
+def _show(comparison: Comparison, *, as_json: bool) -> None:
+    """Print a comparison, with its warnings where they do not disturb it."""
+    from bigner.comparison import tables  # noqa: PLC0415
+    from bigner.log import warn  # noqa: PLC0415
+
+    for warning in comparison.warnings:
+        warn(warning)
+    if as_json:
+        print(_dump(tables.as_json(comparison)))
+    else:
+        tables.show(comparison)
+
+
+def _going_on(run_file: Path, overrides: list[str], config: RunConfig, seeds: str | None) -> str:
+    """The command that resumes a run that was stopped, and the runs after it."""
     arguments = ["train", str(run_file), *overrides]
+    if seeds is not None:
+        arguments += ["--seeds", seeds]
     # What the run was started with may say to start elsewhere, or to stop again.
     if config.checkpoint.resume != "auto":
         arguments.append("checkpoint.resume=auto")

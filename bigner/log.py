@@ -10,6 +10,7 @@ from __future__ import annotations
 import json
 import math
 import os
+import statistics
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
@@ -180,6 +181,18 @@ class MetricsLog:
         for head, of_head in scores.get("heads", {}).items():
             numbers |= {f"{head}/{name}": value for name, value in _numbers(of_head).items()}
         self._write({"step": step, "split": split, **numbers}, split)
+
+    def median(self, name: str) -> float | None:
+        """The median of a number over all logged steps of the run, those of earlier legs included.
+
+        None on ranks that do not write, and where there is none.
+        """
+        if not self._enabled:
+            return None
+        with self._writing():
+            lines = [json.loads(line) for line in self._path.read_text("utf-8").splitlines()]
+        values = [line[name] for line in lines if line.get(name) is not None]
+        return statistics.median(values) if values else None
 
     def _forget(self, step: int, split: str) -> None:
         """Drop an evaluation that an attempt noted which broke off before it saved."""

@@ -5,20 +5,21 @@ from __future__ import annotations
 import json
 import os
 import shutil
-from collections.abc import Iterator
+from collections.abc import Iterator, Set
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import yaml
 from filelock import FileLock, Timeout
 from pydantic import ValidationError
-from transformers import PreTrainedModel, PreTrainedTokenizerFast
-from transformers.dynamic_module_utils import custom_object_save
 
 from bigner.config.schema import RunConfig
 from bigner.errors import CheckpointError, ConfigError, LaunchError, Problem
 from bigner.log import inform
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel, PreTrainedTokenizerFast
 
 # What may change between two legs of one run without making it another run.
 _FREE_FIELDS = {
@@ -38,6 +39,17 @@ _FREE_FIELDS = {
     "training.micro_batch_size",
     "training.stop_after",
 }
+
+
+# Those of them by which runs are told apart all the same where they are compared: what they change
+# is speed, memory and rounding.
+_OF_SPEED = {
+    "precision",
+    "strategy",
+    "training.gradient_checkpointing",
+    "training.micro_batch_size",
+}
+_OF_NO_COMPARISON = _FREE_FIELDS - _OF_SPEED | {"seed"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,6 +82,10 @@ class RunDir:
     def checkpoints(self) -> Path:
         """One folder for each checkpoint."""
         return self.path / "checkpoints"
+
+    def predictions(self, split: str, head: str | None = None) -> Path:
+        """What the best weights say of a split; a file for each head, where there are several."""
+        return self.path / "predictions" / (f"{split}-{head}.tsv" if head else f"{split}.tsv")
 
     def lock(self) -> FileLock:
         """What a run holds for as long as it writes into the folder."""
@@ -127,6 +143,10 @@ class RunDir:
                 shutil.rmtree(leftover, ignore_errors=True)
             if not self.plain.is_dir():
                 if model._auto_class is not None:
+                    from transformers.dynamic_module_utils import (  # noqa: PLC0415
+                        custom_object_save,
+                    )
+
                     # The code that is not transformers' own goes with the model.
                     working.mkdir()
                     custom_object_save(model, working, config=model.config)
@@ -148,6 +168,23 @@ class RunDir:
             raise CheckpointError(f"{self.summary} cannot be read: {error}") from None
         return summary
 
+    def read_config(self, advice: str) -> RunConfig:
+        """The run's resolved config.
+
+        Args:
+            advice: what to do where it is none.
+
+        Raises:
+            ConfigError: it is not readable, or none that this version of bigner knows.
+            OSError: it is not there, or may not be read.
+        """
+        try:
+            return RunConfig.model_validate(yaml.safe_load(self.config.read_text(encoding="utf-8")))
+        except (ValidationError, yaml.YAMLError, UnicodeDecodeError):
+            raise ConfigError(
+                [Problem(str(self.config), "", f"cannot be read; {advice}")]
+            ) from None
+
     def _move_aside(self) -> None:
         number = 1
         while (aside := self.path.with_name(f"{self.path.name}.{number}")).exists():
@@ -158,13 +195,7 @@ class RunDir:
 
     def _check_same_run(self, config: RunConfig) -> None:
         where = str(self.config)
-        try:
-            earlier = RunConfig.model_validate(
-                yaml.safe_load(self.config.read_text(encoding="utf-8"))
-            )
-        except (ValidationError, yaml.YAMLError, UnicodeDecodeError):
-            message = "cannot be read; choose another run_dir, or set checkpoint.resume=none"
-            raise ConfigError([Problem(where, "", message)]) from None
+        earlier = self.read_config("choose another run_dir, or set checkpoint.resume=none")
         if changed := differences(earlier, config):
             advice = "choose another run_dir, or set checkpoint.resume=none to start over"
             raise ConfigError(
@@ -185,19 +216,26 @@ def differences(earlier: RunConfig, config: RunConfig) -> list[tuple[str, Any, A
     return [(name, before, now) for (name, before), (_, now) in pairs if before != now]
 
 
+def compared_fields(config: RunConfig) -> dict[str, Any]:
+    """Dotted names and values of all that makes runs more than repetitions with other seeds."""
+    return dict(_leaves(config.model_dump(mode="json"), but=_OF_NO_COMPARISON))
+
+
 def _refused(path: Path, reason: str) -> ConfigError:
     return ConfigError([Problem("run_dir", "", f"{str(path)!r} {reason}; choose another")])
 
 
-def _leaves(values: dict[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
+def _leaves(
+    values: dict[str, Any], prefix: str = "", but: Set[str] = _FREE_FIELDS
+) -> Iterator[tuple[str, Any]]:
     """Dotted names and values of the fields that tell one run from another."""
     for key, value in values.items():
         name = f"{prefix}{key}"
-        if name in _FREE_FIELDS:
+        if name in but:
             continue
         # `columns` may be a section or absent: compared as a whole.
         if isinstance(value, dict) and not prefix:
-            yield from _leaves(value, f"{name}.")
+            yield from _leaves(value, f"{name}.", but)
         else:
             yield name, value
 

@@ -28,10 +28,12 @@ from bigner.data.prepare import Prepared, SplitData
 from bigner.data.subset import sample_of
 from bigner.distributed import World
 from bigner.errors import CheckpointError, RunError, Stopped
-from bigner.evaluation.evaluator import ShardedEvaluator, timed_run
+from bigner.evaluation.evaluator import Predictions, ShardedEvaluator, timed_run
 from bigner.export import export_model, load_weights
 from bigner.log import MetricsLog, inform, plain, show_scores, warn
+from bigner.memory import peak_memory_bytes
 from bigner.optim import LearningRate
+from bigner.predictions import write_predictions
 from bigner.run_dir import RunDir, differences, write_json
 from bigner.stop import StopSignals
 from bigner.strategies import StepOutcome, Strategy
@@ -69,6 +71,7 @@ class TrainingRun:
             background=self.config.checkpoint.background,
         )
         self._saved_step = 0
+        self._predicted_step = 0
         self._losses: deque[torch.Tensor] = deque(maxlen=_LOSSES_TOLD)
         self._last_step = StepOutcome(grad_norm=0.0, skipped=False, loss_scale=1.0)
 
@@ -168,11 +171,15 @@ class TrainingRun:
         """
         if self.config.evaluation.train_sample is not None:
             self._score("train_sample", self._train_sample, log)
-        scores, only_tag = self._score("validation", self.prepared.splits["validation"], log)
+        validation = self.prepared.splits["validation"]
+        scores, evaluator, predictions = self._score("validation", validation, log)
         self.history.append({"step": self.step, **scores})
         self.schedule.scored(self._metric(scores))
         if self.best() is self.history[-1]:
             self._export()
+            self._write_predictions(validation, evaluator, predictions)
+            self._predicted_step = self.step
+        only_tag = evaluator.only_tag(predictions)
         if only_tag is not None and self.step >= self.schedule.warmup_steps:
             self._collapsed(only_tag)
         if self.world.is_main and self.stops_early():
@@ -201,11 +208,8 @@ class TrainingRun:
         if self.world.is_main:
             warn(what)
 
-    def _score(
-        self, name: str, split: SplitData, log: MetricsLog
-    ) -> tuple[dict[str, Any], str | None]:
-        """The scores, and the tag of all words if there is but one while gold has entities."""
-        evaluator = ShardedEvaluator(
+    def _evaluator(self, split: SplitData) -> ShardedEvaluator:
+        return ShardedEvaluator(
             self.prepared,
             split,
             self.prepared.heads,
@@ -213,12 +217,28 @@ class TrainingRun:
             batch_size=self.config.evaluation.batch_size,
             decoding=self.config.evaluation.decoding,
         )
+
+    def _score(
+        self, name: str, split: SplitData, log: MetricsLog
+    ) -> tuple[dict[str, Any], ShardedEvaluator, Predictions]:
+        """Scores and predictions, told and logged."""
+        evaluator = self._evaluator(split)
         timed, predictions = timed_run(evaluator, self.strategy)
         scores = timed.as_json(self.config)
         log.evaluated(self.step, name, scores)
         if self.world.is_main:
             show_scores(f"{name.replace('_', ' ')}, step {self.step}", scores)
-        return scores, evaluator.only_tag(predictions)
+        return scores, evaluator, predictions
+
+    def _write_predictions(
+        self, split: SplitData, evaluator: ShardedEvaluator, predictions: Predictions
+    ) -> None:
+        """Keep what the best weights say of a split."""
+        words = split.sentences.data.column("words")
+        path = self.run_dir.predictions(split.split)
+        self.world.main_first(
+            lambda: write_predictions(path, words.to_pylist(), evaluator.tags_of_heads(predictions))
+        )
 
     def _export(self) -> None:
         export_model(self.run_dir.model, self.run_dir.plain, self.strategy, self.world, self.model)
@@ -386,9 +406,16 @@ class TrainingRun:
             self._export()
         elif best is not self.history[-1]:
             load_weights(self.run_dir.model, self.strategy)
+        if best is not None and best["step"] != self._predicted_step:
+            # The best evaluation was made before the run was resumed.
+            validation = self.prepared.splits["validation"]
+            evaluator = self._evaluator(validation)
+            self._write_predictions(validation, evaluator, evaluator.predict(self.strategy))
         test = None
-        if "test" in self.prepared.splits:
-            test, _ = self._score("test", self.prepared.splits["test"], log)
+        if (split := self.prepared.splits.get("test")) is not None:
+            test, evaluator, predictions = self._score("test", split, log)
+            self._write_predictions(split, evaluator, predictions)
+        peak = torch.tensor(peak_memory_bytes(self.world.device))
         summary: dict[str, Any] = {
             "steps": self.step,
             "stopped_early": self.step < self.total_steps,
@@ -402,6 +429,8 @@ class TrainingRun:
             "precision": self.config.precision,
             "world_size": self.world.size,
             "seconds": round(time.perf_counter() - self.started, 1),
+            "tokens_per_second": log.median("tokens_per_second"),
+            "peak_memory_bytes": int(self.world.max(peak)),
             "versions": versions(),
         }
         # Ranks differ in what they took; rank 0's times are the run's.

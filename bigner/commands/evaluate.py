@@ -13,7 +13,7 @@ from bigner.errors import UserError
 from bigner.evaluation.evaluator import ShardedEvaluator, timed_run
 from bigner.log import warn
 from bigner.modeling import build_model, check_fits, heads_of, load_tokenizer
-from bigner.run_dir import write_text
+from bigner.predictions import write_predictions
 from bigner.strategies import open_strategy
 from bigner.strategies.precision import slow_precision_warning
 from bigner.weights import InitialWeights
@@ -81,11 +81,7 @@ def evaluate(
     timed, predictions = timed_run(evaluator, strategy)
     if predictions_file is not None and world.is_main:
         words = data.sentences.data.column("words").to_pylist()
-        for head in prepared.heads:
-            file = predictions_file
-            if len(prepared.heads) > 1:
-                file = file.with_stem(f"{file.stem}-{head.name}")
-            write_text(file, _as_columns(words, *evaluator.tags(predictions, head.name)))
+        write_predictions(predictions_file, words, evaluator.tags_of_heads(predictions))
     strategy.close()
     return timed.as_json(config)
 
@@ -106,11 +102,3 @@ def _tell_warnings(
                 f"the model has no label for {', '.join(unknown)}: {what} count as missed, and "
                 f"their pieces do not count in the loss"
             )
-
-
-def _as_columns(words: list[list[str]], gold: list[list[str]], predicted: list[list[str]]) -> str:
-    sentences = (
-        "".join(f"{word}\t{g}\t{p}\n" for word, g, p in zip(*columns, strict=True))
-        for columns in zip(words, gold, predicted, strict=True)
-    )
-    return "\n".join(sentences)

@@ -18,6 +18,7 @@ from bigner.distributed import World
 from bigner.errors import LaunchError
 from bigner.log import MetricsLog, inform, show_scores, warn
 from bigner.loss import TrainingLoss
+from bigner.memory import forget_peak
 from bigner.modeling import build_model, check_fits, describe_heads, load_tokenizer
 from bigner.run_dir import RunDir
 from bigner.stop import StopSignals
@@ -47,6 +48,7 @@ def train(config: RunConfig, world: World) -> dict[str, Any]:
     if (done := _finished(run_dir, world)) is not None:
         return done
 
+    forget_peak(world.device)
     tokenizer = load_tokenizer(config.model)
     prepared = prepare(config.data, tokenizer, config.data.splits())
     model = build_model(config.model, prepared.heads.names_of_logits)

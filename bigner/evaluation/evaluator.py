@@ -221,6 +221,12 @@ class ShardedEvaluator:
         shared: HeadScores = self._world.share_object(scores)
         return shared
 
+    def tags_of_heads(
+        self, predictions: Predictions
+    ) -> dict[str, tuple[list[list[str]], list[list[str]]]]:
+        """Gold and predicted tags of each sentence, by head."""
+        return {head.name: self.tags(predictions, head.name) for head in self._gold}
+
     def tags(
         self, predictions: Predictions, head: str | None = None
     ) -> tuple[list[list[str]], list[list[str]]]:

@@ -238,7 +238,18 @@ class Zero(Strategy):
         return float(self._scaler.cur_scale) if self._fp16 else 1.0
 
     def close(self) -> None:
+        zero, parameters = self._engine.optimizer, list(self._engine.module.parameters())
         self._engine.destroy()
+        # Under stage 3 DeepSpeed's hooks keep all of it for as long as the process lives, and the
+        # next run in the process would have less room: what they keep is emptied.
+        if zero is not None:
+            vars(zero).clear()
+        if self._optimizer is not None:
+            self._optimizer.state.clear()
+            self._optimizer.param_groups.clear()
+        for parameter in parameters:
+            vars(parameter).clear()
+            parameter.data, parameter.grad = torch.empty(0), None
 
 
 def _allocate(model: PreTrainedModel, dtype: torch.dtype) -> None:

@@ -26,7 +26,10 @@ from typing import Any
 from tests.ranks.launch import TIMEOUT_SECONDS, environment
 
 TORCHRUN = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
-SPEED_FIELDS = ("seconds", "words_per_second", "tokens_per_second", "run_dir", "model")
+SPEED_FIELDS = (
+    *("seconds", "words_per_second", "tokens_per_second", "peak_memory_bytes"),
+    *("run_dir", "model"),
+)
 """What two runs that are the same differ in."""
 
 _MARK = "BIGNER_TEST_RUN"
@@ -162,7 +165,8 @@ def outcome(run_dir: Path) -> dict[str, Any]:
     """All numbers a run left behind but those of its speed."""
     summary = json.loads((run_dir / "summary.json").read_text(encoding="utf-8"))
     found: dict[str, Any] = _without_speed({"lines": lines(run_dir), "summary": summary})
-    return found
+    predictions = {path.name: path.read_text("utf-8") for path in run_dir.glob("predictions/*")}
+    return {**found, "predictions": predictions}
 
 
 def _without_speed(values: Any) -> Any:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import json
 from pathlib import Path
 from typing import Any
@@ -88,3 +89,24 @@ def gather_unequal(world: World) -> list[Any]:
     rows = 0 if world.rank == 1 else world.rank + 1
     mine = torch.full((rows, 2 + world.rank), world.rank, dtype=torch.int32)
     return gather_padded(mine, world).tolist()
+
+
+def left_behind(
+    world: World, *, run_file: str, runs: dict[str, list[str]]
+) -> dict[str, dict[str, int]]:
+    """Bytes that tensors of the process hold once a run is over, and of what size its model is."""
+    found = {}
+    for name, overrides in runs.items():
+        config = load_config(run_file, overrides)
+        summary = train(config, world)
+        evaluate(config, world, model_dir=Path(summary["model"]), split="validation")
+        gc.collect()
+        storages = {
+            tensor.untyped_storage().data_ptr(): tensor.untyped_storage().nbytes()
+            for tensor in gc.get_objects()
+            if isinstance(tensor, torch.Tensor)
+        }
+        model = build_model(config.model, ("O", "B-X", "I-X"))
+        size = sum(4 * parameter.numel() for parameter in model.parameters())
+        found[name] = {"left": sum(storages.values()), "model": size}
+    return found

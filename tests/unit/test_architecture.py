@@ -19,11 +19,11 @@ PACKAGE = Path(bigner.__file__).parent
 LAYERS = (
     ("errors",),
     ("config",),
-    ("distributed", "log", "stop"),
+    ("distributed", "log", "memory", "stop"),
     ("modeling", "optim", "loss", "data", "sample", "tensor_files"),
     ("strategies",),
-    ("evaluation", "checkpoint", "export", "run_dir", "weights"),
-    ("training_run",),
+    ("evaluation", "checkpoint", "export", "predictions", "run_dir", "weights"),
+    ("comparison", "training_run"),
     ("commands",),
     ("cli",),
     ("__main__",),
@@ -41,7 +41,8 @@ class Import:
     """The imported module, as far as the statement names it: ``bigner.optim``, ``torch``."""
     line: int
     lazy: bool
-    """It stands inside a function, so it is done when that is called."""
+    """It stands inside a function, so it is done when that is called, or is for the type checker
+    alone."""
 
     def __str__(self) -> str:
         return f"{self.source}:{self.line} imports {self.target}"
@@ -68,9 +69,9 @@ def imports_in(source: str, tree: ast.Module) -> Iterator[Import]:
     functions = (ast.FunctionDef, ast.AsyncFunctionDef, ast.Lambda)
     lazy = {
         id(node)
-        for function in ast.walk(tree)
-        if isinstance(function, functions)
-        for node in ast.walk(function)
+        for block in ast.walk(tree)
+        if isinstance(block, functions) or is_for_types(block)
+        for node in ast.walk(block)
     }
     for node in ast.walk(tree):
         targets: list[str] = []
@@ -83,6 +84,10 @@ def imports_in(source: str, tree: ast.Module) -> Iterator[Import]:
             targets = [name if is_module(name) else str(node.module) for name in names]
         for target in dict.fromkeys(targets):
             yield Import(source, target, node.lineno, id(node) in lazy)
+
+
+def is_for_types(node: ast.AST) -> bool:
+    return isinstance(node, ast.If) and ast.unparse(node.test) == "TYPE_CHECKING"
 
 
 def is_module(name: str) -> bool:
@@ -122,6 +127,7 @@ def test_the_walk_sees_what_there_is() -> None:
 
 def test_the_walk_reads_every_kind_of_import() -> None:
     code = "import a.b, c\nfrom d import e\ndef f():\n  import g\n  from bigner.log import warn\n"
+    code += "if TYPE_CHECKING:\n  import h\n"
     found = [(i.target, i.lazy) for i in imports_in("m", ast.parse(code))]
     assert found == [
         ("a.b", False),
@@ -129,6 +135,7 @@ def test_the_walk_reads_every_kind_of_import() -> None:
         ("d.e", False),
         ("g", True),
         ("bigner.log", True),
+        ("h", True),
     ]
 
 
@@ -246,6 +253,7 @@ def test_the_closure_follows_imports() -> None:
     [
         *(m for m in trees() if m.startswith(("bigner.config", "bigner.data.formats"))),
         "bigner.__main__",
+        "bigner.commands.compare",
         "bigner.commands.validate",
         "bigner.data.corpus",
         "bigner.log",
