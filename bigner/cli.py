@@ -53,12 +53,10 @@ def validate(
 ) -> None:
     """Check a run file and print its resolved plan, before anything is paid for."""
     from bigner.commands.validate import describe, plan  # noqa: PLC0415
-    from bigner.log import warn  # noqa: PLC0415
 
     config, source = _load(run_file, overrides)
     resolved = plan(config, world_size, source.where)
-    for warning in resolved["warnings"]:
-        warn(warning)
+    _warn(resolved["warnings"])
     print(_dump(resolved) if as_json else describe(resolved))
 
 
@@ -93,12 +91,11 @@ def train(
     from bigner.commands.train import train as run  # noqa: PLC0415
     from bigner.config.advice import advice  # noqa: PLC0415
     from bigner.errors import Stopped  # noqa: PLC0415
-    from bigner.log import inform, warn  # noqa: PLC0415
+    from bigner.log import inform  # noqa: PLC0415
 
     world = _start(config)
     if world.is_main:
-        for warning in advice(config, source.where):
-            warn(str(warning))
+        _warn([str(warning) for warning in advice(config, source.where)])
     try:
         for number, one in enumerate(configs, start=1):
             if world.is_main and seeds is not None:
@@ -248,6 +245,15 @@ def _load(run_file: Path, overrides: list[str] | None) -> tuple[RunConfig, Sourc
     from bigner.config.load import load_with_source  # noqa: PLC0415
 
     return load_with_source(run_file, overrides or [])
+
+
+def _warn(warnings: list[str]) -> None:
+    if warnings:
+        # rich takes longer to load than a run file takes to check.
+        from bigner.log import warn  # noqa: PLC0415
+
+        for warning in warnings:
+            warn(warning)
 
 
 def _split(name: str) -> Split:

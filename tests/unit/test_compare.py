@@ -327,8 +327,7 @@ def test_runs_without_predictions_are_compared_without_significance() -> None:
     finished("old", 1, kept=False, training__learning_rate=1e-4)
     comparison = compare([Path("low"), Path("high"), Path("old")], resamples=100)
     assert comparison.warnings == [
-        "training.learning_rate=0.0001: no significance, old left no predictions (an earlier "
-        "bigner made it)"
+        "training.learning_rate=0.0001: no significance, old left no predictions of one head"
     ]
     old = comparison.groups[2]
     assert old.runs[0].f1 == json.loads(Path("old/summary.json").read_text())["test"]["f1"]
