@@ -136,6 +136,8 @@ def _writes(config: RunConfig) -> dict[str, str]:
         "summary": str(run_dir / "summary.json"),
         "config": str(run_dir / "config.yaml"),
     }
+    if config.data.splits() != ("train",):
+        writes["predictions"] = str(run_dir / "predictions")
     if config.checkpoint.every_steps:
         writes["checkpoints"] = str(run_dir / "checkpoints")
     if "tensorboard" in config.tracking:
