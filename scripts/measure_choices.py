@@ -158,7 +158,7 @@ def _project(folder: Path, corpus: str) -> Path:
             "cache_dir": str((folder / "cache").resolve()),
         },
         "training": {
-            "epochs": 5,
+            "epochs": 3,
             "global_batch_size": 32,
             "micro_batch_size": 32,
             "learning_rate": 1e-3,
