@@ -635,11 +635,19 @@ class RunConfig(Section):
         return self
 
     @model_validator(mode="after")
-    def _patience_needs_validation(self) -> RunConfig:
-        if self.evaluation.patience is not None and self.data.validation is None:
+    def _evaluation_needs_validation(self) -> RunConfig:
+        evaluation = self.evaluation
+        wanted = {"patience": evaluation.patience, "train_sample": evaluation.train_sample}
+        for name, value in wanted.items():
+            if value is not None and self.data.validation is None:
+                raise ValueError(
+                    f"evaluation.{name} {value} goes with the scoring of validation, which is not "
+                    f"given; give data.validation or take {name} out"
+                )
+        if evaluation.min_gain and evaluation.patience is None:
             raise ValueError(
-                "evaluation.patience follows the validation score; give data.validation or take "
-                "patience out"
+                f"evaluation.min_gain {evaluation.min_gain} is for evaluation.patience, which is "
+                f"not given; give it or take min_gain out"
             )
         return self
 

@@ -117,7 +117,7 @@ class Heads(Sequence[Head]):
             if head.name == name:
                 return head
         raise ModelError(
-            f"there is no head {name!r}; there are {', '.join(head.name for head in self._heads)}"
+            f"the model has no head {name!r}; it has {', '.join(head.name for head in self._heads)}"
         )
 
     def __getitem__(self, place: int) -> Head:  # type: ignore[override]

@@ -293,6 +293,10 @@ def test_wrong_types_are_refused_with_the_rule_and_the_value(
             ["layer_decay 0.9", "set model.training_type to fine_tuning"],
         ),
         (["training.schedule=reduce_on_plateau"], "", ["give data.validation or take another"]),
+        (["evaluation.patience=2"], "", ["patience 2", "give data.validation"]),
+        (["evaluation.train_sample=9"], "", ["train_sample 9", "give data.validation"]),
+        (["evaluation.min_gain=0.1"], "", ["min_gain 0.1", "evaluation.patience, which is not"]),
+        (["data.context=4", "data.unit=document"], "data", ["context 4", "take one of them out"]),
         (
             ["training.global_batch_size=10", "training.micro_batch_size=4"],
             "training",

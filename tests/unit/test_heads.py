@@ -269,5 +269,5 @@ def test_a_config_that_describes_other_labels(tmp_path: Path, described: object)
 
 
 def test_a_head_that_is_not_there() -> None:
-    with pytest.raises(ModelError, match=r"no head 'c'; there are a, b"):
+    with pytest.raises(ModelError, match=r"no head 'c'; it has a, b"):
         HEADS.named("c")
