@@ -16,7 +16,7 @@ from bigner.data.labels import LabelSet
 from bigner.data.prepare import Prepared, SplitData
 from bigner.distributed import World
 from bigner.errors import GatherError
-from bigner.evaluation.gather import gather_padded
+from bigner.evaluation.gather import check_each_once, gather_padded
 from bigner.evaluation.metrics import Scores, score
 from bigner.log import progress
 from bigner.optim import IGNORED, token_losses
@@ -119,7 +119,7 @@ class ShardedEvaluator:
         split = self._split
         first_word, num_words = split.column("first_word"), split.column("num_words")
         real = index >= 0
-        self._check_each_once(index[real])
+        check_each_once(index[real], split.windows.num_rows, split.split)
         if (sizes[real] != num_words[index[real]]).any():
             raise GatherError(f"{split.split}: a window came back with other words than it owns")
         word_ids = np.full(int(num_words.sum()), -1, dtype=np.int64)
@@ -136,18 +136,6 @@ class ShardedEvaluator:
         # In the order of the split, so that the sum does not depend on who computed what.
         count = self._count_labels()
         return Predictions(word_ids, float(row_losses.sum() / max(1, count)))
-
-    def _check_each_once(self, index: Ids) -> None:
-        rows = self._split.windows.num_rows
-        counts = np.bincount(index, minlength=rows)
-        # Beyond the last window every index is one too many.
-        wrong = np.flatnonzero(counts != (np.arange(len(counts)) < rows))
-        if len(wrong):
-            times = ", ".join(f"window {i} {counts[i]} times" for i in wrong[:5])
-            raise GatherError(
-                f"{self._split.split}: {len(wrong)} windows were not predicted exactly once "
-                f"({times})"
-            )
 
     def _count_labels(self) -> int:
         """Labelled pieces that the model has a label for."""
