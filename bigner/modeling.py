@@ -42,19 +42,21 @@ DROPOUT_FIELDS = (
 )
 
 
-def load_tokenizer(model: ModelConfig) -> PreTrainedTokenizerFast:
+def load_tokenizer(model: ModelConfig, *, split_words: bool = True) -> PreTrainedTokenizerFast:
     """The fast tokenizer of the model.
+
+    Args:
+        split_words: it will be given words one by one, not running text.
 
     Raises:
         ModelError: there is none, or it has no fast form (which alone tells words from pieces).
     """
     name = model.tokenizer or model.name_or_path
     _check_folder(name, "model.tokenizer" if model.tokenizer else "model.name_or_path")
-    # Byte-level BPE splits a word as in running text only with a space before it.
-    options: dict[str, Any] = {
-        "add_prefix_space": True,
-        "trust_remote_code": model.trust_remote_code,
-    }
+    options: dict[str, Any] = {"trust_remote_code": model.trust_remote_code}
+    if split_words:
+        # Byte-level BPE splits a word as in running text only with a space before it.
+        options["add_prefix_space"] = True
     if model.tokenizer is None and model.revision is not None:
         options["revision"] = model.revision
     with loading(f"no tokenizer can be loaded from {name!r}"):
@@ -90,7 +92,7 @@ def build_model(model: ModelConfig, tags: tuple[str, ...]) -> PreTrainedModel:
     if model.dropout is not None:
         _set_dropout(model, config)
     failure = f"{model.name_or_path!r} cannot be built for token classification"
-    with loading(failure), _parameters_on_meta():
+    with loading(failure), parameters_on_meta():
         network = AutoModelForTokenClassification.from_config(
             config, dtype=torch.float32, trust_remote_code=model.trust_remote_code
         )
@@ -125,7 +127,7 @@ def _frozen(model: ModelConfig, network: PreTrainedModel) -> Iterator[str]:
 
 
 @contextmanager
-def _parameters_on_meta() -> Iterator[None]:
+def parameters_on_meta() -> Iterator[None]:
     """Give the modules built meanwhile no memory for parameters.
 
     ``torch.device("meta")`` would take the buffers too, whose values nothing would bring back.

@@ -19,7 +19,7 @@ from bigner.data.prepare import Prepared, SplitData
 from bigner.distributed import World
 from bigner.errors import GatherError
 from bigner.evaluation.decoding import Iob2Decoder, begun_properly
-from bigner.evaluation.gather import gather_padded
+from bigner.evaluation.gather import check_each_once, gather_padded
 from bigner.evaluation.metrics import ClassScores, Scores, score_classes, score_tags
 from bigner.log import progress
 from bigner.loss import token_losses
@@ -156,7 +156,7 @@ class ShardedEvaluator:
         split = self._split
         first_word, num_words = split.column("first_word"), split.column("num_words")
         real = index >= 0
-        self._check_each_once(index[real])
+        check_each_once(index[real], split.windows.num_rows, split.split)
         if (sizes[real] != num_words[index[real]]).any():
             raise GatherError(f"{split.split}: a window came back with other words than it owns")
         word_ids = np.full((len(self._gold), int(num_words.sum())), -1, dtype=np.int64)
@@ -178,18 +178,6 @@ class ShardedEvaluator:
         sums = row_losses.sum(axis=0)
         means = (sums[i] / max(1, self._count_labels(i)) for i in range(len(self._gold)))
         return Predictions(word_ids, tuple(map(float, means)))
-
-    def _check_each_once(self, index: Ids) -> None:
-        rows = self._split.windows.num_rows
-        counts = np.bincount(index, minlength=rows)
-        # Beyond the last window every index is one too many.
-        wrong = np.flatnonzero(counts != (np.arange(len(counts)) < rows))
-        if len(wrong):
-            times = ", ".join(f"window {i} {counts[i]} times" for i in wrong[:5])
-            raise GatherError(
-                f"{self._split.split}: {len(wrong)} windows were not predicted exactly once "
-                f"({times})"
-            )
 
     def _count_labels(self, i: int) -> int:
         """Labelled pieces of a head that the model has a label for."""
