@@ -22,7 +22,7 @@ LAYERS = (
     ("distributed", "log", "stop"),
     ("modeling", "optim", "loss", "data", "sample", "tensor_files"),
     ("strategies",),
-    ("evaluation", "checkpoint", "export", "run_dir", "weights"),
+    ("evaluation", "checkpoint", "export", "run_dir", "weights", "lint"),
     ("training_run",),
     ("commands",),
     ("cli",),
@@ -246,6 +246,7 @@ def test_the_closure_follows_imports() -> None:
     [
         *(m for m in trees() if m.startswith(("bigner.config", "bigner.data.formats"))),
         "bigner.__main__",
+        "bigner.commands.lint",
         "bigner.commands.validate",
         "bigner.data.corpus",
         "bigner.log",
