@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import replace
 
 from bigner.config.schema import DataConfig, RunConfig
+from bigner.data.labels import Scheme
 from bigner.errors import ModelError
 from bigner.lint import labels, sentences, words
 from bigner.lint.findings import Finding
@@ -21,22 +23,23 @@ def lint(config: RunConfig) -> Report:
     """
     data = config.data
     reading = read(data)
-    found = list(reading.findings)
-    found += _sentence_findings(data, reading.sentences)
-    heads = []
-    for column in labels.columns(data, reading.sentences) if reading.sentences else ():
-        head, of_head = _head_findings(column)
-        found += of_head
-        if head is not None:
-            heads.append(head)
+    heads, of_heads = _all_heads(data, reading.sentences)
+    schemes = dict.fromkeys(data.resolved_heads()) | {head.head: head.scheme for head in heads}
+    found = [
+        *reading.findings,
+        *_sentence_findings(data, reading.sentences, schemes),
+        *of_heads,
+    ]
     lengths, of_tokenizer = _tokenizer_findings(config, reading.sentences)
     found += of_tokenizer
     counts = split_counts(reading.sentences)
     return Report({split: counts.get(split) for split in data.splits()}, heads, lengths, found)
 
 
-def _sentence_findings(data: DataConfig, read_splits: Sentences) -> list[Finding]:
-    """What can be told without labels and without a tokenizer."""
+def _sentence_findings(
+    data: DataConfig, read_splits: Sentences, schemes: Mapping[str, Scheme | None]
+) -> list[Finding]:
+    """What can be told without a tokenizer, and of all heads together."""
     if not read_splits:
         return []
     tag_heads = _tag_heads(data)
@@ -44,7 +47,7 @@ def _sentence_findings(data: DataConfig, read_splits: Sentences) -> list[Finding
     found = [
         *sentences.duplicates(groups, read_splits),
         *sentences.leaks(groups, read_splits),
-        sentences.contradictions(groups, list(data.resolved_heads())),
+        sentences.contradictions(groups, schemes),
         *sentences.lengths(read_splits),
         *sentences.documents(data, read_splits),
         words.white_space(read_splits, tag_heads),
@@ -53,6 +56,19 @@ def _sentence_findings(data: DataConfig, read_splits: Sentences) -> list[Finding
     if data.format == "spans":
         found += words.entity_edges(data, list(read_splits))
     return found
+
+
+def _all_heads(
+    data: DataConfig, read_splits: Sentences
+) -> tuple[list[labels.Labelled], list[Finding]]:
+    """The heads that have labels, and what can be told of each."""
+    heads, found = [], []
+    for column in labels.columns(data, read_splits) if read_splits else ():
+        head, of_head = _head_findings(column)
+        found += of_head
+        if head is not None:
+            heads.append(head)
+    return heads, found
 
 
 def _head_findings(column: labels.Column) -> tuple[labels.Labelled | None, list[Finding]]:

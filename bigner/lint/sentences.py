@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from hashlib import blake2b
 
 from bigner.config.schema import DataConfig, Split
 from bigner.data.formats import Sentence
+from bigner.data.labels import Scheme, to_iob2
 from bigner.lint.findings import Finding, Level, Place, Places, counted, percent
 from bigner.lint.reading import Sentences
 
@@ -79,19 +80,27 @@ def _leak(groups: Sequence[Group], sentences: Sentences, split: Split, source: S
     return Finding("leaks", level, message, _places(found))
 
 
-def contradictions(groups: Sequence[Group], heads: Sequence[str]) -> Finding:
-    """Sentences of the same words that are labelled in two ways, within splits or across them."""
+def contradictions(groups: Sequence[Group], schemes: Mapping[str, Scheme | None]) -> Finding:
+    """Sentences of the same words that are labelled in two ways, within splits or across them.
+
+    Args:
+        groups: sentences of the same words.
+        schemes: head -> scheme of its tags, so that two spellings of the same entities are one;
+            None where the labels are compared as they stand.
+    """
     places, of_groups = Places(), 0
     for group in groups:
         (_, first), *others = group
-        different = [sentence for _, sentence in others if sentence.tags != first.tags]
-        of_groups += bool(different)
-        for sentence in different:
-            word, head = _difference(first, sentence)
-            labels = f"{sentence.tags[head][word]} for {first.tags[head][word]}"
-            named = f"{heads[head]} " if len(heads) > 1 else ""
-            at = Place.of(first, word).seen_from(Place.of(sentence, word))
-            places.add(Place.of(sentence, word, f"{named}{labels} at {at}"))
+        expected = _labels(first, schemes)
+        before = len(places)
+        for _, sentence in others:
+            if (found := _labels(sentence, schemes)) != expected:
+                word, head = _difference(found, expected)
+                named = f"{list(schemes)[head]} " if len(schemes) > 1 else ""
+                at = Place.of(first, word).seen_from(Place.of(sentence, word))
+                text = f"{named}{found[head][word]} for {expected[head][word]} at {at}"
+                places.add(Place.of(sentence, word, text))
+        of_groups += len(places) > before
     if not places:
         return Finding("contradictions", "pass", "sentences of the same words have the same labels")
     have = "has" if of_groups == 1 else "have"
@@ -104,13 +113,21 @@ def contradictions(groups: Sequence[Group], heads: Sequence[str]) -> Finding:
     )
 
 
-def _difference(one: Sentence, other: Sentence) -> tuple[int, int]:
-    """The first word that two sentences of the same words label differently, and the head."""
+def _labels(sentence: Sentence, schemes: Mapping[str, Scheme | None]) -> list[list[str]]:
+    """``[heads][words]``, tags in IOB2."""
+    return [
+        tags if scheme is None else to_iob2(tags, scheme)[0]
+        for tags, scheme in zip(sentence.tags, schemes.values(), strict=True)
+    ]
+
+
+def _difference(found: list[list[str]], expected: list[list[str]]) -> tuple[int, int]:
+    """The first word that is labelled differently, and the head that does."""
     return next(
         (word, head)
-        for word in range(len(one.words))
-        for head, tags in enumerate(one.tags)
-        if tags[word] != other.tags[head][word]
+        for word in range(len(found[0]))
+        for head in range(len(found))
+        if found[head][word] != expected[head][word]
     )
 
 

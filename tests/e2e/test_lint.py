@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -12,6 +13,7 @@ import pytest
 from tests.e2e.conftest import main
 from tests.ranks.launch import environment
 
+ROOT = Path(__file__).resolve().parents[2]
 DEV = "Anna B-PER\nruns O\n. O\n\nLee B-PER\nsleeps O\nin O\nOslo B-LOC\n"
 
 
@@ -155,3 +157,22 @@ def test_the_sample_has_no_failure(tmp_path: Path, capsys: pytest.CaptureFixture
     levels = {(one["check"], one["level"]) for one in report["findings"]}
     assert ("scheme", "pass") in levels
     assert ("words without pieces", "pass") in levels
+
+
+def test_the_example_of_the_documents(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """The files in docs/data.md give the output that stands there."""
+    text = (ROOT / "docs" / "data.md").read_text(encoding="utf-8")
+    section = text[text.index("## Check it first") :]
+    _, mine, check, output = re.findall(r"```(?:bash)?\n(.*?)```", section, flags=re.DOTALL)[:4]
+    (arguments,) = re.findall(r"^`bigner (lint run_fsdp.yaml .*)`$", section, flags=re.MULTILINE)
+    folder = tmp_path / "project"
+    assert main(["init", str(folder)]) == 0
+    (folder / "data" / "mine.conll").write_text(mine)
+    (folder / "data" / "check.conll").write_text(check)
+    capsys.readouterr()
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(folder)
+        assert main(arguments.split()) == 0
+    printed = capsys.readouterr().out.splitlines()
+    shown = [line.rstrip() for line in printed if not line.startswith("pass")]
+    assert shown == output.splitlines()

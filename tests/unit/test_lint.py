@@ -14,6 +14,7 @@ from bigner.config.schema import DataConfig, HeadConfig, RunConfig, Split
 from bigner.data.corpus import read_corpus
 from bigner.data.encode import WindowEncoder, texts_of
 from bigner.data.formats import Sentence
+from bigner.data.labels import Scheme
 from bigner.errors import DataError
 from bigner.lint import labels, pieces, sentences, words
 from bigner.lint.findings import MOST_PLACES, Finding, Place, Places, listed, quoted
@@ -336,14 +337,16 @@ def test_contradictions() -> None:
         train="May/B-PER/N 1/O/M | a/O/X | May/B-PER/N 1/O/M",
         test="May/O/N 1/O/M | May/B-PER/N 1/O/Q | a/O/X",
     )
-    finding = sentences.contradictions(sentences.repeated(data), ["ner", "pos"])
+    schemes: dict[str, Scheme | None] = {"ner": "iob2", "pos": None}
+    finding = sentences.contradictions(sentences.repeated(data), schemes)
     assert told(finding) == (
         "warning",
         ["test:1 ner O for B-PER at train:1", "test:5 pos Q for M at train:2"],
     )
     assert finding.message.startswith("1 of 2 sentences found more than once has other labels")
-    same = corpus(train="a/O b/B-X | a/O b/B-X")
-    assert told(sentences.contradictions(sentences.repeated(same), ["ner"])) == ("pass", [])
+    same = sentences.repeated(corpus(train="a/O b/B-X c/I-X | a/O b/I-X c/I-X"))
+    assert told(sentences.contradictions(same, {"ner": "iob2"})) == ("pass", [])
+    assert sentences.contradictions(same, {"ner": None}).level == "warning"
 
 
 def test_sentences_of_one_word_and_of_thousands() -> None:
@@ -487,14 +490,17 @@ def tagged(*groups: int) -> Sentences:
     return {"train": found}
 
 
-@pytest.mark.parametrize("unit", ["sentence", "document"])
+@pytest.mark.parametrize(
+    "settings", [{"unit": "sentence"}, {"unit": "document"}, {"context": 4}], ids=str
+)
 @pytest.mark.parametrize("max_length", [8, 16, 64, 2048])
 def test_numbers_of_windows_are_those_of_training(
-    tmp_path: Path, unit: str, max_length: int
+    tmp_path: Path, settings: dict[str, object], max_length: int
 ) -> None:
     read_splits = tagged(3, 1, 4)
+    stride = min(8, max_length // 2)
     data = DataConfig.model_validate(
-        {"train": "x", "unit": unit, "max_length": max_length, "stride": min(8, max_length // 2)}
+        {"train": "x", "max_length": max_length, "stride": stride, **settings}
     )
     measured = pieces.measure(tiny_tokenizer(), data, read_splits, [0])
     path = write_columns(tmp_path / "x", SENTENCES)
@@ -505,10 +511,14 @@ def test_numbers_of_windows_are_those_of_training(
         max_length=max_length,
         stride=data.stride,
         alignment="first",
+        context=data.context,
     )
-    texts = list(texts_of(read_splits["train"], heads, data.unit))
+    texts = list(texts_of(read_splits["train"], heads, data.unit, context=data.context > 0))
     windows = [list(encoder.encode([text])) for text in texts]
     assert measured.lengths.windows == {"train": sum(map(len, windows))}
+    if data.context:
+        # A text is a whole document there, and a sentence is what is measured.
+        return
     assert len(measured.long_texts) == sum(len(of_text) > 1 for of_text in windows)
     for length, of_text in zip(measured.lengths.of_splits["train"], windows, strict=True):
         if len(of_text) == 1:
