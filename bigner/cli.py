@@ -61,6 +61,25 @@ def validate(
 
 
 @app.command()
+def lint(run_file: RunFile, overrides: Overrides = None, as_json: AsJson = False) -> None:
+    """Check the data: counts, labels, tag scheme, repeated sentences, odd characters, lengths.
+
+    Warnings are data that can be trained with, and leave 0. Failures are data that training
+    refuses, or that would make its scores meaningless (a split without entities to learn from, a
+    split to score that is mostly another's sentences), and leave 2.
+    """
+    from bigner.commands.lint import lint as run  # noqa: PLC0415
+
+    config, _ = _load(run_file, overrides)
+    report = run(config)
+    if as_json:
+        print(_dump(report.as_json()))
+    else:
+        report.show()
+    report.require_no_failure()
+
+
+@app.command()
 def schema() -> None:
     """Print the JSON Schema of a run file, for an editor to complete by."""
     print(_dump(RunConfig.model_json_schema()))

@@ -82,10 +82,16 @@ class ConfigError(UserError):
 class DataError(UserError):
     """A data file cannot be read as the run config says."""
 
+    file: str | None = None
+    line: int | None = None
+    """Where it is at one line; the message says it too."""
+
     @classmethod
     def at(cls, path: str | Path, line: int, reason: str) -> DataError:
         """An error at one line (counted from 1) of a data file."""
-        return cls(one_line(f"{path}:{line}", reason))
+        error = cls(one_line(f"{path}:{line}", reason))
+        error.file, error.line = str(path), line
+        return error
 
 
 class ModelError(UserError):

@@ -28,6 +28,7 @@ from rich.progress import (
     TimeRemainingColumn,
 )
 from rich.table import Table
+from rich.text import Text
 
 from bigner.errors import RunError
 
@@ -309,7 +310,8 @@ def _score_table(title: str, scores: Mapping[str, Any]) -> Table:
     for name in ("precision", "recall", "f1", "support"):
         table.add_column(name, justify="right")
     for name, values in scores["per_type"].items():
-        table.add_row(name, *_row(values))
+        # As Text: in a string, [/N] would be markup, and it is a class of some corpora.
+        table.add_row(Text(name), *_row(values))
     table.add_section()
     total = {name: scores[name] for name in ("precision", "recall", "f1")}
     if strict := scores.get("strict"):

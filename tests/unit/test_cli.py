@@ -17,7 +17,7 @@ from bigner.cli import run, strip_launcher_options
 from bigner.errors import ConfigError
 from tests.ranks.launch import environment
 
-COMMANDS = ("validate", "schema", "train", "compare", "evaluate", "init")
+COMMANDS = ("validate", "lint", "schema", "train", "compare", "evaluate", "init")
 
 
 @pytest.fixture

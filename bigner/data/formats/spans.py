@@ -32,15 +32,22 @@ def read(data: DataConfig, split: Split) -> Iterator[Sentence]:
     Raises:
         DataError: with file, line and entity, where a record is not as this module says.
     """
-    document = -1
+    for document, (text, file, line, entities) in enumerate(records(data, split)):
+        for words, tags in _sentences(text, entities):
+            yield Sentence(words, [tags], document, file, [line] * len(words))
+
+
+def records(data: DataConfig, split: Split) -> Iterator[tuple[str, str, int, list[Entity]]]:
+    """The records of a split: text, file, line, and entities in the order of the text.
+
+    Raises:
+        DataError: as in ``read``.
+    """
     for path in source_files(data, split):
         file = str(path)
         for line, record in read_objects(path):
-            document += 1
             text = _text(record, file, line)
-            entities = _entities(record, text, file, line)
-            for words, tags in _sentences(text, entities):
-                yield Sentence(words, [tags], document, file, [line] * len(words))
+            yield text, file, line, _entities(record, text, file, line)
 
 
 def tokenise(text: str) -> list[tuple[int, int]]:
@@ -116,7 +123,9 @@ _CLASSES = _Classes(
 
 
 @dataclass(frozen=True, slots=True, order=True)
-class _Entity:
+class Entity:
+    """Code points ``start`` to ``end`` of a text, and what they name."""
+
     start: int
     end: int
     label: str
@@ -132,7 +141,7 @@ def _text(record: Mapping[str, object], file: str, line: int) -> str:
     return text
 
 
-def _entities(record: Mapping[str, object], text: str, file: str, line: int) -> list[_Entity]:
+def _entities(record: Mapping[str, object], text: str, file: str, line: int) -> list[Entity]:
     """The entities of a record in the order of the text, each checked, none overlapping."""
     listed = field_of(record, "entities", role=_KEYS, file=file, line=line)
     if not isinstance(listed, list):
@@ -149,7 +158,7 @@ def _entities(record: Mapping[str, object], text: str, file: str, line: int) -> 
     return entities
 
 
-def _entity(item: object, text: str, file: str, line: int) -> _Entity:
+def _entity(item: object, text: str, file: str, line: int) -> Entity:
     if not isinstance(item, dict):
         raise DataError.at(file, line, f"an entity must be an object, and is {item!r:.60}; {_KEYS}")
     start, end, label = (
@@ -170,16 +179,16 @@ def _entity(item: object, text: str, file: str, line: int) -> _Entity:
         reason = f"the entity covers white space alone: {item!r:.80}"
     else:
         require_text(label, file, line)
-        return _Entity(start, end, label)
+        return Entity(start, end, label)
     raise DataError.at(file, line, reason)
 
 
-def _shown(entity: _Entity, text: str) -> str:
+def _shown(entity: Entity, text: str) -> str:
     surface = text[entity.start : entity.end]
     return f"{entity.label:.40} {entity.start}-{entity.end} {surface!r:.40}"
 
 
-def _sentences(text: str, entities: list[_Entity]) -> Iterator[tuple[list[str], list[str]]]:
+def _sentences(text: str, entities: list[Entity]) -> Iterator[tuple[list[str], list[str]]]:
     """The sentences of a text as words and IOB2 tags."""
     words: list[str] = []
     tags: list[str] = []
@@ -198,8 +207,8 @@ def _sentences(text: str, entities: list[_Entity]) -> Iterator[tuple[list[str], 
 
 
 def _words_in_entities(
-    text: str, entities: list[_Entity]
-) -> Iterator[tuple[int, int, _Entity | None]]:
+    text: str, entities: list[Entity]
+) -> Iterator[tuple[int, int, Entity | None]]:
     """The words of a text, cut at the edges of entities, each with the entity it is in."""
     upcoming = iter(entities)
     entity = next(upcoming, None)

@@ -1,0 +1,1 @@
+"""What `bigner lint` looks for: functions from a corpus to findings, one subject a file."""
