@@ -2,20 +2,31 @@
 
 from __future__ import annotations
 
+import math
+from collections import Counter
 from itertools import chain
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
+import torch
 from safetensors.torch import load_file
 from seqeval.metrics import f1_score
 from seqeval.scheme import IOB2, Entities
 from sklearn.metrics import f1_score as macro_f1_score
 from transformers import AutoModelForTokenClassification
 
+from bigner.config.load import load_config
+from bigner.config.schema import LossConfig, RunConfig
+from bigner.data.batches import TrainingPlan
+from bigner.data.heads import Head
+from bigner.data.prepare import prepare
+from bigner.modeling import load_tokenizer
 from tests.ranks import cases
 from tests.ranks.launch import run_ranks
 from tests.ranks.project import write_project
+from tests.unit.helpers import whole_model
 
 STEPS = 12
 COMMON = [
@@ -39,6 +50,7 @@ CHOICES = {
         "evaluation.decoding=iob2",
         "evaluation.head=shape",
     ],
+    "document": ["data.unit=document", "data.max_length=32"],
     "patience": ["evaluation.every=2", "evaluation.patience=2", "evaluation.min_gain=0.9"],
 }
 
@@ -107,6 +119,67 @@ def _scores(result: dict[str, Any]) -> dict[str, Any]:
     speed = ("seconds", "words_per_second")
     test = result["summary"]["test"]
     return {name: value for name, value in test.items() if name not in speed}
+
+
+@pytest.mark.parametrize("choice", ["inverse", "effective", "focal", "heads"])
+def test_the_first_loss_is_that_of_the_definition(
+    project: Path, results: dict[str, dict[str, Any]], choice: str
+) -> None:
+    """A loop over the labelled pieces of the global batch, in float64.
+
+    The ranks have other numbers of labels each, and the same holds of micro-batches.
+    """
+    expected = _first_loss(load_config(project / "run.yaml", [*COMMON, *CHOICES[choice]]))
+    names = [name for name in results if name.startswith(f"{choice}-")]
+    assert len(names) == 5
+    for name in names:
+        assert results[name]["loss"][0] == pytest.approx(expected, abs=1e-5)
+
+
+def _first_loss(config: RunConfig) -> float:
+    prepared = prepare(config.data, load_tokenizer(config.model), config.data.splits())
+    model = whole_model(config.model, prepared.heads.names_of_logits, config.seed).double().eval()
+    train, total = prepared.splits["train"], 0.0
+    ones = [np.ones(train.windows.num_rows)] * len(prepared.heads)
+    plan = TrainingPlan(train.column("length"), ones, global_batch_size=8, seed=config.seed)
+    windows = [train.windows[int(row)] for row in plan.epoch(0)[0].rows]
+    for i, head in enumerate(prepared.heads):
+        seen = Counter(one for row in train.windows[f"labels_{i}"] for one in row if one >= 0)
+        weights = _weights(config, head, seen)
+        costs, weight = 0.0, 0.0
+        for window in windows:
+            with torch.no_grad():
+                logits = model(input_ids=torch.tensor([window["input_ids"]])).logits[0]
+            p = logits[:, head.logits].softmax(-1)
+            for place, label in enumerate(window[f"labels_{i}"]):
+                if label >= 0:
+                    costs += _cost(p[place].tolist(), label, weights, config.loss)
+                    weight += weights[label]
+        total += config.data.resolved_heads()[head.name].weight * costs / weight
+    return total
+
+
+def _weights(config: RunConfig, head: Head, seen: Counter[int]) -> list[float]:
+    counts = [max(seen[label], 1) for label in range(len(head.labels))]
+    match config.loss.class_weights:
+        case "inverse_frequency":
+            return [sum(counts) / len(counts) / count for count in counts]
+        case "effective_number":
+            beta = config.loss.effective_number_beta
+            inverse = [(1 - beta) / (1 - beta**count) for count in counts]
+            return [each * len(counts) / sum(inverse) for each in inverse]
+        case by_hand:
+            assert isinstance(by_hand, dict)
+            return [by_hand.get(tag, by_hand.get(tag[2:], 1.0)) for tag in head.labels.tags]
+
+
+def _cost(p: list[float], label: int, weights: list[float], loss: LossConfig) -> float:
+    smoothing, gamma = loss.label_smoothing, loss.focal_gamma
+    targets = [smoothing / len(p) + (1 - smoothing) * (c == label) for c in range(len(p))]
+    return sum(
+        q * w * (1 - each) ** gamma * -math.log(each)
+        for q, w, each in zip(targets, weights, p, strict=True)
+    )
 
 
 def test_choices_are_choices(results: dict[str, dict[str, Any]]) -> None:
