@@ -50,10 +50,11 @@ def weighted_losses(
 ) -> torch.Tensor:
     """The loss of each piece, in fp32; zero where the label is ``IGNORED``.
 
-    With q the target, (1 - smoothing) on the label and smoothing / labels on every one, w the
-    class weights and p the model's probabilities, it is the sum over labels c of
-    ``q[c] w[c] (1 - p[c]) ** gamma * -log p[c]``: for gamma 0 that of torch's ``CrossEntropyLoss``
-    with weights and smoothing, without smoothing the focal loss of Lin et al. (2017).
+    With w the weight of the label, q the target, (1 - smoothing) on the label and smoothing /
+    labels on every one, and p the model's probabilities, it is
+    ``w * sum over c of q[c] (1 - p[c]) ** gamma * -log p[c]``: without smoothing the focal loss of
+    Lin et al. (2017), for gamma 0 too torch's ``CrossEntropyLoss`` with weights. (With smoothing
+    torch weighs each c by its own weight, so that a label which never occurs can outweigh all.)
 
     Args:
         logits: ``[rows, pieces, labels]``, any float dtype.
@@ -70,11 +71,11 @@ def weighted_losses(
     if focal_gamma:
         # p = 1 has no slope under a power below 1; this is beyond fp32's last digit of it.
         costs = costs * (-torch.expm1(log_p)).clamp(min=1e-8) ** focal_gamma
-    costs = costs * class_weights
-    losses = costs.gather(-1, labels.clamp(min=0).unsqueeze(-1)).squeeze(-1)
+    known = labels.clamp(min=0)
+    losses = costs.gather(-1, known.unsqueeze(-1)).squeeze(-1)
     if label_smoothing:
         losses = (1 - label_smoothing) * losses + label_smoothing * costs.mean(dim=-1)
-    return losses.masked_fill(labels == IGNORED, 0.0)
+    return (losses * class_weights[known]).masked_fill(labels == IGNORED, 0.0)
 
 
 class TrainingLoss:
@@ -151,7 +152,7 @@ def class_weights(config: LossConfig, head: Head, counts: Counts) -> Weights:
         case "inverse_frequency":
             weights = seen.sum() / (len(tags) * seen)
         case "effective_number":
-            beta = config.effective_number_beta
+            beta = config.beta()
             # 1 - beta ** n, without what is lost where beta ** n is nearly 1.
             weights = (1 - beta) / -np.expm1(seen * np.log(beta))
             weights *= len(tags) / weights.sum()

@@ -228,6 +228,9 @@ def describe_heads(model: PreTrainedModel, heads: Heads) -> None:
     """Let the model's config say which of its labels belong to which head, if it has several."""
     if (described := heads.described()) is not None:
         setattr(model.config, CONFIG_FIELD, described)
+    elif hasattr(model.config, CONFIG_FIELD):
+        # Of the model that this one begins with.
+        delattr(model.config, CONFIG_FIELD)
 
 
 def heads_of(folder: Path) -> Heads:
@@ -246,7 +249,10 @@ def heads_of(folder: Path) -> Heads:
         names = []
     if not names or not all(isinstance(name, str) for name in names):
         raise ModelError(f"{folder}: no config.json that names its labels in id2label")
-    return Heads.from_config(described, names)
+    try:
+        return Heads.from_config(described, names)
+    except ModelError as error:
+        raise ModelError(f"{path}: {error}") from None
 
 
 def units(model: PreTrainedModel) -> list[nn.Module]:

@@ -206,14 +206,19 @@ class RunDir:
             )
 
 
+_OF_HEADS = {"data.heads"}
+_SECTIONS_IN_SECTIONS = {"model.freeze"}
+
+
 def differences(earlier: RunConfig, config: RunConfig) -> list[tuple[str, Any, Any]]:
     """Fields that make one run another than the earlier, with both values."""
-    pairs = zip(
-        _leaves(earlier.model_dump(mode="json")),
-        _leaves(config.model_dump(mode="json")),
-        strict=True,
-    )
-    return [(name, before, now) for (name, before), (_, now) in pairs if before != now]
+    before, now = (dict(_leaves(one.model_dump(mode="json"))) for one in (earlier, config))
+    names = dict.fromkeys((*before, *now))
+    return [
+        (name, before.get(name), now.get(name))
+        for name in names
+        if before.get(name) != now.get(name)
+    ]
 
 
 def compared_fields(config: RunConfig) -> dict[str, Any]:
@@ -233,8 +238,13 @@ def _leaves(
         name = f"{prefix}{key}"
         if name in but:
             continue
-        # `columns` may be a section or absent: compared as a whole.
-        if isinstance(value, dict) and not prefix:
+        if isinstance(value, dict) and name in _OF_HEADS:
+            # Their order says whose score is looked at.
+            yield name, list(value)
+            for head, fields in value.items():
+                yield from _leaves(fields, f"{name}.{head}.", but)
+        # Others within sections may be absent: compared as a whole.
+        elif isinstance(value, dict) and (not prefix or name in _SECTIONS_IN_SECTIONS):
             yield from _leaves(value, f"{name}.", but)
         else:
             yield name, value

@@ -224,7 +224,7 @@ class TrainingRun:
         """Scores and predictions, told and logged."""
         evaluator = self._evaluator(split)
         timed, predictions = timed_run(evaluator, self.strategy)
-        scores = timed.as_json(self.config)
+        scores = timed.as_json(self.config.chosen_head())
         log.evaluated(self.step, name, scores)
         if self.world.is_main:
             show_scores(f"{name.replace('_', ' ')}, step {self.step}", scores)

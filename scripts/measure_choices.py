@@ -1,14 +1,14 @@
 """What the choices of the guide come to on real data: text units, losses, decoding.
 
 Small encoders trained from scratch on the Slovak and Hungarian corpora, several seeds each, every
-other setting alike: what a sentence, a sentence with context and a whole document give, and what
-weighting the loss against the many O does. The absolute scores are those of small encoders without
-pretraining; the differences are the point. A run that is done is not run again, so the script can
-be stopped and started anew.
+other setting alike (documents have fewer windows in a batch, of about as many words): what a
+sentence, a sentence with context and a whole document give, and what weighting the loss against the
+many O does. The absolute scores are those of small encoders without pretraining; the differences
+are the point. A run that is done is not run again, so the script can be stopped and started anew.
 
     python scripts/measure_choices.py FOLDER [--seeds 1,2,3] [--corpora slovak,hungarian]
         [--choices sentence,context] [--processes 2]
-    bigner compare FOLDER/slovak/*/seed-*
+    bigner compare FOLDER/slovak --baseline FOLDER/slovak/sentence
 
 Needs the corpora that $BIGNER_TEST_DATA names (default ../shared/data). At the end the models of
 plain sentences are scored again with decoding under IOB2.

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 from bigner.config.schema import ModelConfig, RunConfig, Split
-from bigner.data.heads import Heads
+from bigner.data.heads import Head, paired
 from bigner.data.prepare import prepare
 from bigner.distributed import World
 from bigner.errors import UserError
@@ -35,7 +36,7 @@ def evaluate(
     Args:
         config: the run config.
         world: all ranks.
-        model_dir: a transformers folder whose labels are IOB2 tags.
+        model_dir: a transformers folder whose labels are IOB2 tags, or those of its heads.
         split: the split to score.
         predictions_file: where rank 0 writes ``word<TAB>gold<TAB>predicted`` lines, if given; of
             several heads each has a file of its own, ``-HEAD`` behind its stem.
@@ -54,6 +55,8 @@ def evaluate(
     heads = heads_of(model_dir)
     tokenizer = load_tokenizer(from_folder)
     prepared = prepare(config.data, tokenizer, [split])
+    # On every rank, so that no rank waits for one that has found them not to fit.
+    pairs = paired(prepared.heads, heads)
     data = prepared.splits[split]
     model = build_model(from_folder, heads.names_of_logits)
     check_fits(model, tokenizer, config.data.max_length)
@@ -65,7 +68,7 @@ def evaluate(
         new_head=False,
     )
     if world.is_main:
-        _tell_warnings(config, world, prepared.warnings, heads, prepared.heads)
+        _tell_warnings(config, world, prepared.warnings, pairs)
 
     strategy = open_strategy(config, world, model, training=False)
     weights.fill(strategy.shards())
@@ -83,19 +86,21 @@ def evaluate(
         words = data.sentences.data.column("words").to_pylist()
         write_predictions(predictions_file, words, evaluator.tags_of_heads(predictions))
     strategy.close()
-    return timed.as_json(config)
+    return timed.as_json(config.chosen_head())
 
 
 def _tell_warnings(
-    config: RunConfig, world: World, warnings: tuple[str, ...], model: Heads, data: Heads
+    config: RunConfig,
+    world: World,
+    warnings: tuple[str, ...],
+    pairs: Sequence[tuple[Head, Head]],
 ) -> None:
     for warning in warnings:
         warn(warning)
     if slow := slow_precision_warning(config.precision, world.device):
         warn(slow)
-    for head in data:
-        other = model[0] if len(model) == 1 else model.named(head.name)
-        unknown = sorted(set(head.names) - set(other.names))
+    for head, model in pairs:
+        unknown = sorted(set(head.names) - set(model.names))
         if unknown:
             what = "entities of these types" if head.kind == "tags" else "words of these classes"
             warn(

@@ -142,10 +142,11 @@ def _finished(run_dir: RunDir, world: World) -> dict[str, Any] | None:
 def _training_loss(config: RunConfig, prepared: Prepared, world: World) -> TrainingLoss:
     """The loss, with class weights from the whole training data, so alike on every rank."""
     train, heads = prepared.splits["train"], prepared.heads
+    resolved = config.data.resolved_heads()
     return TrainingLoss(
         config.loss,
         heads,
-        [head.weight for head in config.data.resolved_heads().values()],
+        [resolved[head.name].weight for head in heads],
         [train.label_counts(i, len(head.labels)) for i, head in enumerate(heads)],
         world.device,
     )

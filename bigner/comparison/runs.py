@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from bigner.config.checks import is_file, is_folder
+from bigner.config.schema import ONLY_HEAD
 from bigner.errors import CheckpointError, UserError
 from bigner.run_dir import RunDir, compared_fields
 
@@ -32,27 +33,40 @@ class FinishedRun:
         """Whether it was scored on a split."""
         return isinstance(self.summary.get(split), dict)
 
-    def number(self, name: str, split: str | None = None) -> float | None:
+    @property
+    def heads(self) -> dict[str, str]:
+        """Names of its heads -> ``tags`` or ``classes``; one without a name is ``tags``."""
+        names = self.fields.get("data.heads") or []
+        return {name: self.fields[f"data.heads.{name}.kind"] for name in names} or {
+            ONLY_HEAD: "tags"
+        }
+
+    def scores(self, split: str, head: str | None = None) -> Any:
+        """The scores of a split: of one of several heads, or of the one that chose the weights."""
+        scores = self.summary[split]
+        return scores["heads"][head] if head is not None and "heads" in scores else scores
+
+    def number(self, name: str, split: str | None = None, head: str | None = None) -> float | None:
         """A number of the summary or of a split's scores; None where an earlier bigner left none.
 
         Raises:
             UserError: it is no number.
         """
-        values = self.summary[split] if split else self.summary
+        values = self.scores(split, head) if split else self.summary
         value = values.get(name)
         if value is not None and (isinstance(value, bool) or not isinstance(value, int | float)):
             place = f"{split}.{name}" if split else name
             raise UserError(f"{self.run_dir.summary}: {place} must be a number; got {value!r:.80}")
         return value
 
-    def f1_of_type(self, split: str) -> dict[str, float]:
+    def f1_of_type(self, split: str, head: str | None = None) -> dict[str, float]:
         """F1 of each entity type on a split.
 
         Raises:
             UserError: the summary has something else there.
         """
         try:
-            types = self.summary[split].get("per_type", {})
+            types = self.scores(split, head).get("per_type", {})
             return {name: float(scores["f1"]) for name, scores in types.items()}
         except (AttributeError, KeyError, TypeError, ValueError):
             raise UserError(

@@ -114,17 +114,16 @@ class _Reader:
         """The scores of a run.
 
         Raises:
-            UserError: its predictions cannot be read.
+            UserError: it has no such head, or its predictions cannot be read.
         """
-        head = self._head or self._only_head(run)
-        path = run.run_dir.predictions(self._split, head)
-        if not path.is_file():
-            return self._from_summary(run)
+        head = self._head_of(run)
+        path = run.run_dir.predictions(self._split, head if len(run.heads) > 1 else None)
+        if head is None or run.heads[head] == "classes" or not path.is_file():
+            return self._from_summary(run, head)
         lines = read_predictions(path)
         counts = count(lines.gold, lines.predicted)
         self._first = self._first or lines
-        if head is None:
-            self._check_summary(run, counts)
+        self._check_summary(run, head, counts)
         return RunScores(
             run,
             counts.f1,
@@ -136,51 +135,41 @@ class _Reader:
             lines.difference(self._first),
         )
 
-    def _only_head(self, run: FinishedRun) -> str | None:
-        """The head whose predictions a run left, where it has but one that is named."""
-        if run.run_dir.predictions(self._split).is_file():
-            return None
-        heads = _heads(run, self._split)
-        if len(heads) > 1:
+    def _head_of(self, run: FinishedRun) -> str | None:
+        """The head that is compared; None for several of which none was named."""
+        heads = list(run.heads)
+        if self._head is not None and self._head not in heads:
+            raise UserError(f"{run} has no head {self._head!r}; it has {', '.join(heads)}")
+        if self._head is None and len(heads) > 1:
             self._warnings.append(
                 f"{run} has several heads ({', '.join(heads)}): scores are those of the head that "
-                f"chose its weights; --head compares one of them, with significance"
+                f"chose its weights; --head compares one of them"
             )
             return None
-        return heads[0] if heads else None
+        return self._head or heads[0]
 
-    def _check_summary(self, run: FinishedRun, counts: Counts) -> None:
-        noted = run.number("f1", self._split) if run.has(self._split) else None
+    def _check_summary(self, run: FinishedRun, head: str, counts: Counts) -> None:
+        noted = run.number("f1", self._split, head) if run.has(self._split) else None
         if noted is not None and abs(noted - counts.f1) > _ROUNDING:
             self._warnings.append(
                 f"{run}: the predictions give F1 {counts.f1:.6f} and the summary says "
                 f"{noted:.6f}; the predictions count"
             )
 
-    def _from_summary(self, run: FinishedRun) -> RunScores:
-        if self._head is not None:
-            raise UserError(
-                f"{run} has no predictions of a head {self._head!r} on {self._split}; it has "
-                f"those of {', '.join(_heads(run, self._split)) or 'no head'}"
-            )
-        found = {name: run.number(name, self._split) for name in _SCORES}
+    def _from_summary(self, run: FinishedRun, head: str | None) -> RunScores:
+        found = {name: run.number(name, self._split, head) for name in _SCORES}
         if missing := [name for name, value in found.items() if value is None]:
             raise UserError(f"{run.run_dir.summary} has no {self._split}.{missing[0]}")
         return RunScores(
             run,
             **{name: float(value or 0.0) for name, value in found.items()},
-            f1_of_type=run.f1_of_type(self._split),
+            f1_of_type=run.f1_of_type(self._split, head),
             counts=None,
             another_test_set="",
         )
 
 
 _SCORES = ("f1", "precision", "recall", "accuracy")
-
-
-def _heads(run: FinishedRun, split: str) -> list[str]:
-    paths = run.run_dir.predictions(split).parent.glob(f"{split}-*.tsv")
-    return sorted(path.stem.removeprefix(f"{split}-") for path in paths)
 
 
 def _with_differences(
@@ -218,7 +207,7 @@ def _problem(scored: GroupScores, *, alone: bool) -> str:
     """Why a group cannot be compared with others sentence by sentence, if it cannot."""
     for run in scored.runs:
         if run.counts is None and not alone:
-            return f"{run.run} left no predictions of one head"
+            return f"{run.run} left no predictions of one head of tags"
         if run.another_test_set:
             return f"not the same test set: {run.another_test_set}"
     return ""

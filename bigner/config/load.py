@@ -208,6 +208,7 @@ _TYPE_RULES = {
     "string_too_short": "must not be empty",
     "path_type": "must be a path",
     "tuple_type": "must be a list",
+    "too_short": "must not be empty",
     "finite_number": "must be a finite number",
 }
 

@@ -345,8 +345,8 @@ class LossConfig(Section):
     (`inverse_frequency`, or `effective_number`, which is milder), or a map from tags (`O`,
     `B-PER`), entity types or classes to numbers, 1 for what it leaves out."""
 
-    effective_number_beta: float = Field(default=0.9999, gt=0.0, lt=1.0)
-    """For `effective_number`: the nearer to 1, the more rare labels count."""
+    effective_number_beta: float | None = Field(default=None, gt=0.0, lt=1.0)
+    """For `effective_number`: the nearer to 1, the more rare labels count; 0.9999 if absent."""
 
     focal_gamma: float = Field(default=0.0, ge=0.0)
     """Focal loss: a label that the model gives probability p counts (1 - p) to this power; 0 is
@@ -354,6 +354,19 @@ class LossConfig(Section):
 
     label_smoothing: float = Field(default=0.0, ge=0.0, lt=1.0)
     """Share of the target that is spread over all labels."""
+
+    def beta(self) -> float:
+        """`effective_number_beta`, or its default."""
+        return 0.9999 if self.effective_number_beta is None else self.effective_number_beta
+
+    @model_validator(mode="after")
+    def _beta_has_its_weighting(self) -> LossConfig:
+        if self.effective_number_beta is not None and self.class_weights != "effective_number":
+            raise ValueError(
+                f"loss.effective_number_beta {self.effective_number_beta} is for "
+                f"loss.class_weights effective_number; set that or take it out"
+            )
+        return self
 
 
 class TrainingConfig(Section):
@@ -533,7 +546,8 @@ class EvaluationConfig(Section):
     """Samples (windows) that one rank predicts at once."""
 
     metric: Metric = "f1"
-    """The validation score that makes weights the best."""
+    """The validation score that makes weights the best; `loss` is plain cross-entropy there,
+    whatever is trained by."""
 
     head: str | None = None
     """The head whose score that is; the first of `data.heads` if absent."""
@@ -542,7 +556,7 @@ class EvaluationConfig(Section):
     """Stop early after so many evaluations in a row without a gain; never if absent."""
 
     min_gain: float = Field(default=0.0, ge=0.0)
-    """For `patience`: what the score must gain on the best so far to count as one."""
+    """For `patience`: what the score must gain on the last one that counted as a gain."""
 
     train_sample: int | None = Field(default=None, ge=1)
     """Score so many windows of the training data along with validation, to see what is learnt by
@@ -658,6 +672,12 @@ class RunConfig(Section):
         if name is not None and name not in heads:
             raise ValueError(
                 f"evaluation.head {name!r} is none of the heads of the data: {', '.join(heads)}"
+            )
+        if self.evaluation.decoding == "iob2" and all(
+            head.kind == "classes" for head in heads.values()
+        ):
+            raise ValueError(
+                "evaluation.decoding iob2 is for tags, and every head has classes; take it out"
             )
         if self.evaluation.metric == "strict_f1" and heads[self.chosen_head()].kind == "classes":
             raise ValueError(

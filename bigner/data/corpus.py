@@ -41,15 +41,23 @@ class Corpus:
     """Split -> its sentences in order, tags in IOB2."""
     heads: dict[str, HeadLabels]
     """Head -> its labels, in the order of each sentence's ``tags``."""
+    splits_without_context: tuple[Split, ...]
+    """Where ``data.context`` is wanted and no document has two sentences."""
 
     @property
     def warnings(self) -> tuple[str, ...]:
         """What the user should know and can train with: a sentence each."""
-        return tuple(
+        of_heads = (
             warning if len(self.heads) == 1 else f"head {name}: {warning}"
             for name, head in self.heads.items()
             for warning in head.warnings
         )
+        of_splits = (
+            f"{split}: every document has one sentence, so data.context finds nothing to read; see "
+            f"docs/data.md on where documents begin"
+            for split in self.splits_without_context
+        )
+        return (*of_heads, *of_splits)
 
     def label_sets(self) -> Heads:
         """The heads of a model of this corpus."""
@@ -74,7 +82,17 @@ def read_corpus(data: DataConfig, splits: Sequence[Split] | None = None) -> Corp
         listing = f"data.heads.{name}.labels" if data.heads else "data.labels"
         column = _Column(sentences, place, config, fields[name], listing)
         heads[name] = column.classes() if config.kind == "classes" else column.tags()
-    return Corpus(sentences, heads)
+    return Corpus(sentences, heads, _without_context(data, sentences))
+
+
+def _without_context(data: DataConfig, sentences: Sentences) -> tuple[Split, ...]:
+    if not data.context:
+        return ()
+    return tuple(
+        split
+        for split, members in sentences.items()
+        if len({one.document for one in members}) == len(members)
+    )
 
 
 @dataclass(frozen=True, slots=True)
@@ -118,6 +136,11 @@ class _Column:
         counted = {split: dict(sorted(counts.items())) for split, counts in self._count().items()}
         total: Counter[str] = sum(map(Counter, counted.values()), Counter())
         found = sorted(total, key=lambda name: (-total[name], name))
+        if "train" in counted and len(counted["train"]) == 1:
+            raise DataError(
+                f"every word of train has the class {next(iter(counted['train']))!r}, so there is "
+                f"nothing to learn; does {self.field} name the right column?"
+            )
         self._require_listed(found, counted)
         classes = self.config.labels or tuple(found)
         warnings = tuple(_type_warnings(classes, counted, self.listing))

@@ -76,23 +76,18 @@ class Heads(Sequence[Head]):
         """
         if described is None:
             return cls.single(LabelSet.from_id2label(dict(enumerate(names))))
+        items = described.items() if isinstance(described, Mapping) else ()
         try:
-            assert isinstance(described, Mapping)
-            found = [
-                (str(name), one["kind"], _label_set(one["kind"], one["labels"]))
-                for name, one in described.items()
-            ]
-            heads = cls(found)
-            sound = heads.names_of_logits == tuple(names)
-        except (AssertionError, KeyError, TypeError, AttributeError):
-            sound = False
-        if not sound:
+            heads = cls([(str(name), one["kind"], _label_set(**one)) for name, one in items])
+        except (KeyError, TypeError, AttributeError):
+            heads = cls([])
+        if heads.names_of_logits != tuple(names):
             raise ModelError(f"the model's {CONFIG_FIELD} does not describe its labels")
         return heads
 
     def described(self) -> dict[str, Any] | None:
-        """What ``from_config`` reads; None for one head, which ``id2label`` says everything of."""
-        if len(self) == 1:
+        """What ``from_config`` reads; None for one head of tags, which ``id2label`` says all of."""
+        if len(self) == 1 and self._heads[0].kind == "tags":
             return None
         return {
             head.name: {"kind": head.kind, "labels": list(head.labels.tags)} for head in self._heads
@@ -116,8 +111,9 @@ class Heads(Sequence[Head]):
         for head in self._heads:
             if head.name == name:
                 return head
+        known = ", ".join(head.name for head in self._heads)
         raise ModelError(
-            f"the model has no head {name!r}; it has {', '.join(head.name for head in self._heads)}"
+            f"the model has no head {name!r}; it has {known}: name these in data.heads"
         )
 
     def __getitem__(self, place: int) -> Head:  # type: ignore[override]
@@ -128,6 +124,23 @@ class Heads(Sequence[Head]):
 
     def __iter__(self) -> Iterator[Head]:
         return iter(self._heads)
+
+
+def paired(data: Heads, model: Heads) -> list[tuple[Head, Head]]:
+    """The model's head for each head of the data: by name, but one alone goes with one alone.
+
+    Raises:
+        ModelError: the model has no such head, or it tells classes where the data has tags.
+    """
+    alone = len(data) == len(model) == 1
+    pairs = [(head, model[0] if alone else model.named(head.name)) for head in data]
+    for head, other in pairs:
+        if head.kind != other.kind:
+            raise ModelError(
+                f"head {head.name!r}: the data has {head.kind} and the model tells {other.kind}; "
+                f"see data.heads"
+            )
+    return pairs
 
 
 def _label_set(kind: str, labels: Sequence[str]) -> LabelSet:

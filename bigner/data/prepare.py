@@ -52,7 +52,6 @@ _WINDOWS = {
     "first_word": Value("int64"),
     "word_places": ListOf(Value("int32")),
     "length": Value("int64"),
-    "num_labels": Value("int64"),
     "num_words": Value("int64"),
 }
 
@@ -66,14 +65,22 @@ class SplitData:
     """``words``, ``document`` and, for each head, ``tags_0`` ... (label ids) of each sentence."""
     windows: Dataset
     """What a model computes: see ``encode.Window``, with ``labels_0`` ... for each head; and
-    ``length``, ``num_labels`` (alike for all heads) and ``num_words``."""
+    ``length`` and ``num_words``."""
     words_without_pieces: int
     words_cut: int
 
     def column(self, name: str) -> np.ndarray[Any, np.dtype[np.int64]]:
-        """A number of each window: ``length``, ``num_labels``, ``first_word`` or ``num_words``."""
+        """A number of each window: ``length``, ``first_word`` or ``num_words``."""
         values: np.ndarray[Any, np.dtype[np.int64]] = self.windows.data.column(name).to_numpy()
         return values
+
+    def sentence_begins(self) -> np.ndarray[Any, np.dtype[np.bool_]]:
+        """``[words]``: whether a word is the first of its sentence."""
+        column = self.sentences.data.column("tags_0").combine_chunks()
+        lengths = column.value_lengths().to_numpy()
+        begins = np.zeros(int(lengths.sum()), dtype=bool)
+        begins[np.cumsum(lengths) - lengths] = True
+        return begins
 
     def label_counts(self, head: int, num_labels: int) -> np.ndarray[Any, np.dtype[np.int64]]:
         """``[num_labels]``: how many pieces are labelled with each label of a head."""
@@ -149,6 +156,9 @@ def _content_hash(
 ) -> str:
     digest = hashlib.sha256()
     settings = data.model_dump(mode="json", exclude=_NOT_CONTENT)
+    heads: dict[str, dict[str, Any]] = settings.pop("heads") or {}
+    # In their order, which is that of the columns; what a head weighs in the loss is not content.
+    settings["heads"] = [[name, {**head, "weight": None}] for name, head in heads.items()]
     digest.update(json.dumps([FORMAT_VERSION, settings], sort_keys=True).encode())
     digest.update(tokenizer.backend_tokenizer.to_str().encode())
     digest.update(f"\0{tokenizer.pad_token_id}".encode())
@@ -255,7 +265,6 @@ def _row(window: Window) -> dict[str, Any]:
         "first_word": window.first_word,
         "word_places": window.word_places,
         "length": len(window.input_ids),
-        "num_labels": sum(label >= 0 for label in window.labels[0]),
         "num_words": len(window.word_places),
         **labels,
     }

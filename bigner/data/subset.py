@@ -15,27 +15,34 @@ _SEED = 0
 
 
 def sample_of(split: SplitData, num_heads: int, count: int) -> SplitData:
-    """Some windows drawn at random, in order, each with the words it owns as one sentence.
+    """Some windows drawn at random, in order, with the words they own sentence by sentence.
 
-    Always the same ones, so that scores can be followed from one evaluation to the next.
+    Always the same ones, so that scores can be followed from one evaluation to the next. A sentence
+    of which a window owns a part, as where long texts are cut, is that part.
 
     Args:
         split: the whole.
         num_heads: heads of the data.
         count: windows wanted; all of them where there are fewer.
+
+    Returns:
+        a split whose sentences have ``tags_0`` ... alone.
     """
     total = split.windows.num_rows
     rows = np.arange(total)
     if count < total:
         rows = np.sort(np.random.default_rng(_SEED).choice(total, count, replace=False))
     first, sizes = split.column("first_word")[rows], split.column("num_words")[rows]
+    starts = np.cumsum(sizes) - sizes
     windows = split.windows.data.table.take(pa.array(rows))
     place = windows.column_names.index("first_word")
-    ends = np.cumsum(sizes)
-    windows = windows.set_column(place, "first_word", pa.array(ends - sizes))
+    windows = windows.set_column(place, "first_word", pa.array(starts))
     words = np.concatenate([np.arange(a, a + size) for a, size in zip(first, sizes, strict=True)])
-    names = ["words", *(f"tags_{i}" for i in range(num_heads))]
-    sentences = {name: _regrouped(split.sentences, name, words, ends) for name in names}
+    begins = split.sentence_begins()[words]
+    begins[starts] = True
+    edges = np.append(np.flatnonzero(begins), len(words)).astype(np.int32)
+    names = [f"tags_{i}" for i in range(num_heads)]
+    sentences = {name: _regrouped(split.sentences, name, words, edges) for name in names}
     places = windows.column("word_places").combine_chunks().flatten().to_numpy()
     return SplitData(
         split.split,
@@ -50,9 +57,8 @@ def _regrouped(
     sentences: Dataset,
     name: str,
     words: npt.NDArray[np.int64],
-    ends: npt.NDArray[np.int64],
+    edges: npt.NDArray[np.int32],
 ) -> pa.Array:
-    """A column of the sentences for some words alone, in groups that end at ``ends``."""
+    """A column of the sentences for some words alone, in the groups between ``edges``."""
     flat = sentences.data.column(name).combine_chunks().flatten().take(pa.array(words))
-    offsets = np.concatenate([[0], ends]).astype(np.int32)
-    return pa.ListArray.from_arrays(pa.array(offsets), flat)
+    return pa.ListArray.from_arrays(pa.array(edges), flat)

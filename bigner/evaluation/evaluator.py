@@ -10,10 +10,9 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
-from bigner.config.schema import RunConfig
 from bigner.data.batches import evaluation_batches
 from bigner.data.collate import Batch, Collator, word_predictions
-from bigner.data.heads import Heads
+from bigner.data.heads import Heads, paired
 from bigner.data.labels import IGNORED, LabelSet
 from bigner.data.prepare import Prepared, SplitData
 from bigner.distributed import World
@@ -47,8 +46,7 @@ class ShardedEvaluator:
     Args:
         prepared: the corpus.
         split: the split to score.
-        heads: those of the model; gold tags they do not know count as missed. One head is paired
-            with one head, several by their names.
+        heads: those of the model, see ``paired``; gold tags they do not know count as missed.
         world: all ranks.
         batch_size: windows that one rank predicts at once.
         decoding: ``argmax``, or ``iob2`` for sequences that are IOB2 throughout.
@@ -70,8 +68,7 @@ class ShardedEvaluator:
         self._split = split
         self._world = world
         self._gold = list(prepared.heads)
-        alone = len(heads) == len(self._gold) == 1
-        self._model = [heads[0] if alone else heads.named(head.name) for head in self._gold]
+        self._model = [model for _, model in paired(prepared.heads, heads)]
         self._collate = Collator(prepared, split, world.device)
         self._batches = evaluation_batches(
             split.column("length"), batch_size=batch_size, rank=world.rank, world_size=world.size
@@ -83,7 +80,7 @@ class ShardedEvaluator:
         # gloo and nccl know no 16-bit integers.
         most = max(len(head.labels) for head in self._model)
         self._id_dtype = torch.int8 if most <= 127 else torch.int32
-        self._begins = _sentence_begins(split)
+        self._begins = split.sentence_begins()
         self._decoders = [
             Iob2Decoder(head.labels.tags, world.device)
             if decoding == "iob2" and head.kind == "tags"
@@ -234,14 +231,6 @@ class ShardedEvaluator:
         return gold, predicted
 
 
-def _sentence_begins(split: SplitData) -> npt.NDArray[np.bool_]:
-    """``[words]``: whether a word is the first of its sentence."""
-    lengths = split.sentences.data.column("tags_0").combine_chunks().value_lengths().to_numpy()
-    begins = np.zeros(int(lengths.sum()), dtype=bool)
-    begins[np.cumsum(lengths) - lengths] = True
-    return begins
-
-
 def _label_map(data: LabelSet, model: LabelSet) -> torch.Tensor:
     """``[labels of the data + 1]``: the model's id of each, ``IGNORED`` where it has none.
 
@@ -259,22 +248,16 @@ class Timed:
     scores: HeadScores
     seconds: float
 
-    def as_json(self, config: RunConfig) -> dict[str, Any]:
-        """The scores of the head that the config chooses, with speed; of several heads, the summed
-        loss they are trained by and the scores of each."""
-        chosen = self.scores.get(config.chosen_head())
-        assert chosen is not None
-        scores = chosen.as_dict()
-        if len(self.scores) > 1:
-            heads = config.data.resolved_heads()
-            loss = sum(heads[name].weight * one.loss for name, one in self.scores.items())
-            scores["loss"] = round(loss, 4)
-            scores["heads"] = {name: one.as_dict() for name, one in self.scores.items()}
+    def as_json(self, chosen: str) -> dict[str, Any]:
+        """The scores of one head, with speed; of several heads also those of each."""
+        scores = self.scores[chosen]
+        heads = {name: one.as_dict() for name, one in self.scores.items()}
         return {
-            **scores,
+            **scores.as_dict(),
+            **({"heads": heads} if len(heads) > 1 else {}),
             "seconds": round(self.seconds, 3),
             # Over all ranks, gathering and seqeval included.
-            "words_per_second": round(chosen.words / self.seconds, 1),
+            "words_per_second": round(scores.words / self.seconds, 1),
         }
 
 

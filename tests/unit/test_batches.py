@@ -135,7 +135,12 @@ def test_little_padding_is_computed_on_real_lengths(shared_data: Path, tmp_path:
     data = DataConfig(train=str(file), cache_dir=tmp_path)
     train = prepare(data, tokenizer, ["train"]).splits["train"]
     lengths = train.column("length")
-    plan = TrainingPlan(lengths, [train.column("num_labels")], global_batch_size=32, seed=0)
+    plan = TrainingPlan(
+        lengths,
+        [train.label_weights(0, np.ones(13, dtype=np.float32))],
+        global_batch_size=32,
+        seed=0,
+    )
     planned = [
         np.array(real(rows))
         for _, step in islice(plan.steps(0, 200), 200)

@@ -327,7 +327,8 @@ def test_runs_without_predictions_are_compared_without_significance() -> None:
     finished("old", 1, kept=False, training__learning_rate=1e-4)
     comparison = compare([Path("low"), Path("high"), Path("old")], resamples=100)
     assert comparison.warnings == [
-        "training.learning_rate=0.0001: no significance, old left no predictions of one head"
+        "training.learning_rate=0.0001: no significance, old left no predictions of one head "
+        "of tags"
     ]
     old = comparison.groups[2]
     assert old.runs[0].f1 == json.loads(Path("old/summary.json").read_text())["test"]["f1"]
@@ -347,22 +348,53 @@ def test_predictions_that_are_not_the_summarys_are_told() -> None:
     assert comparison.groups[0].runs[0].f1 == 1.0
 
 
+def two_heads(path: str, seed: int) -> Path:
+    """A run of two heads, of which that of classes chose the weights."""
+    data = {
+        "data__columns": {"words": 0},
+        "data__heads": {"ner": {"column": 1}, "pos": {"column": 2, "kind": "classes"}},
+    }
+    ner = score_tags(GOLD, predictions(seed), loss=0.5, words_without_pieces=0).as_dict()
+    pos = {"precision": 0.9, "recall": 0.8, "f1": 0.85, "accuracy": 0.95, "per_type": {}}
+    scores = {**pos, "heads": {"ner": ner, "pos": pos}}
+    return finished(path, seed, head="ner", summary={"test": scores}, **data)
+
+
 def test_heads() -> None:
-    folder = finished("a", 1, head="ner")
-    write_predictions(
-        folder / "predictions" / "test-pos.tsv", WORDS, {"tags": (GOLD, predictions(2))}
-    )
+    two_heads("a", 1)
     chosen = compare([Path("a")])
     (warning,) = chosen.warnings
     assert warning.startswith("a has several heads (ner, pos): scores are those of the head that")
-    assert chosen.groups[0].runs[0].counts is None
-    found = compare([Path("a")], head="pos")
-    assert found.groups[0].runs[0].f1 == count(flat(GOLD), flat(predictions(2))).f1
-    with pytest.raises(UserError, match=r"no predictions of a head 'x' on test; .* ner, pos"):
+    assert (chosen.groups[0].runs[0].f1, chosen.groups[0].runs[0].counts) == (0.85, None)
+    assert compare([Path("a")], head="pos").groups[0].runs[0].f1 == 0.85
+    found = compare([Path("a")], head="ner")
+    assert found.warnings == []
+    assert found.groups[0].runs[0].f1 == count(flat(GOLD), flat(predictions(1))).f1
+    with pytest.raises(UserError, match="a has no head 'x'; it has ner, pos"):
         compare([Path("a")], head="x")
-    # The only one needs no name.
-    finished("b", 2, head="ner")
-    assert compare([Path("b")]).groups[0].runs[0].counts is not None
+
+
+def test_one_head_against_the_same_beside_another() -> None:
+    two_heads("both", 2)
+    finished("alone", 1, data__columns={"words": 0}, data__heads={"ner": {"column": 1}})
+    found = compare([Path("alone"), Path("both")], head="ner", resamples=100)
+    assert found.warnings == []
+    assert found.groups[1].difference is not None
+    first, second = names(found)
+    assert 'data.heads=["ner"]' in first
+    assert 'data.heads=["ner", "pos"]' in second
+
+
+def test_a_head_of_classes_is_compared_without_significance() -> None:
+    data = {
+        "data__columns": {"words": 0},
+        "data__heads": {"pos": {"column": 1, "kind": "classes"}},
+    }
+    finished("a", 1, **data)
+    finished("b", 1, training__learning_rate=1e-4, **data)
+    found = compare([Path("a"), Path("b")], resamples=100)
+    assert [run.counts for scored in found.groups for run in scored.runs] == [None, None]
+    assert len(found.warnings) == 2
 
 
 # ---------------------------------------------------------------- what is printed and written
@@ -459,7 +491,7 @@ WRONG: list[tuple[Callable[[], object], list[str], str]] = [
     (lambda: finished("a"), ["a", "--split", "validation"], "no run has scores on validation"),
     (lambda: finished("a"), ["a", "--output", "t.txt"], "--output must end in .md, .json, .csv"),
     (lambda: finished("a"), ["a", "--output", "no/t.md"], "--output 'no/t.md' cannot be written"),
-    (lambda: finished("a"), ["a", "--head", "x"], "no predictions of a head 'x'"),
+    (lambda: finished("a"), ["a", "--head", "x"], "a has no head 'x'; it has tags"),
     (lambda: finished("a"), ["a", "--baseline", "b"], "there is no folder 'b'"),
     (
         of_several_configs,

@@ -11,16 +11,16 @@ import numpy as np
 import pytest
 
 from bigner.config.load import load_config
-from bigner.config.schema import DataConfig
+from bigner.config.schema import DataConfig, ModelConfig
 from bigner.data.corpus import read_corpus
 from bigner.data.formats import read_sentences
-from bigner.data.heads import Heads
+from bigner.data.heads import Heads, paired
 from bigner.data.labels import LabelSet
 from bigner.data.prepare import prepare
 from bigner.data.subset import sample_of
 from bigner.errors import ConfigError, DataError, ModelError
-from bigner.modeling import heads_of
-from tests.unit.helpers import tiny_tokenizer
+from bigner.modeling import build_model, describe_heads, heads_of
+from tests.unit.helpers import tiny_tokenizer, tiny_xlmr
 
 TWO = {"ner": {"column": 2}, "pos": {"column": 1, "kind": "classes"}}
 FILE = """\
@@ -134,7 +134,7 @@ data:
         ("data.heads.ner.weight=0", "data.heads.ner.weight", "greater than 0; got 0"),
         ("data.heads.x={kind: tags}", "data.heads.x.column", "is needed and not given (Column of"),
         ("data.heads.2x={column: 3}", "data.heads.2x", "must begin with a letter"),
-        ("data.heads={}", "data.heads", "at least 1"),
+        ("data.heads={}", "data.heads", "must not be empty"),
         ("data.heads.pos.scheme=iob2", "data.heads.pos", "classes have no tag scheme"),
         ("data.heads.ner.labels=[B-PER]", "data.heads.ner", "leave out O and the prefixes"),
         ("data.labels=[PER]", "data", "data.labels and data.heads are both given"),
@@ -197,34 +197,65 @@ def test_weights_of_many_windows(tmp_path: Path) -> None:
     weights = np.array([1.0, 2.0, 4.0], dtype=np.float32)
     expected = [[1.0, 3.0, 0.0][i % 3] for i in range(3500)]
     assert split.label_weights(0, weights).tolist() == expected
-    assert (
-        split.label_weights(0, np.ones(3, dtype=np.float32)).tolist()
-        == split.column("num_labels").tolist()
+    assert split.label_weights(0, np.ones(3, dtype=np.float32)).tolist() == [
+        [1.0, 2.0, 0.0][i % 3] for i in range(3500)
+    ]
+
+
+def test_the_order_of_heads_is_content_and_their_weight_is_not(tmp_path: Path) -> None:
+    folder = prepare(settings(tmp_path), tiny_tokenizer(), ["train"]).folder
+    turned = settings(tmp_path, heads=dict(reversed(TWO.items())))
+    other = prepare(turned, tiny_tokenizer(), ["train"])
+    assert other.folder != folder
+    assert [head.name for head in other.heads] == ["pos", "ner"]
+    heavier = settings(tmp_path, heads={**TWO, "ner": {"column": 2, "weight": 9.0}})
+    assert prepare(heavier, tiny_tokenizer(), ["train"]).folder == folder
+
+
+def test_context_without_documents_is_told(tmp_path: Path) -> None:
+    assert prepare(settings(tmp_path, context=4), tiny_tokenizer(), ["train"]).warnings == ()
+    (tmp_path / "one.jsonl").write_text('{"words": ["a"], "tags": ["B-X"]}\n' * 2)
+    data = DataConfig(
+        format="jsonl", train=str(tmp_path / "one.jsonl"), context=4, cache_dir=tmp_path / "cache"
     )
+    (warning,) = prepare(data, tiny_tokenizer(), ["train"]).warnings
+    assert warning.startswith("train: every document has one sentence, so data.context finds")
+
+
+def test_one_class_is_nothing_to_learn(tmp_path: Path) -> None:
+    data = settings(tmp_path)
+    (tmp_path / "train.conll").write_text("a\tX\tB-P\nb\tX\tO\n")
+    with pytest.raises(DataError, match=r"every word of train has the class 'X'.*heads.pos.column"):
+        read_corpus(data)
 
 
 # ---------------------------------------------------------------- a sample
 
 
-def test_a_sample_of_a_split(tmp_path: Path) -> None:
-    data = settings(tmp_path, max_length=8, stride=0)
+@pytest.mark.parametrize("unit", ["sentence", "document"])
+def test_a_sample_of_a_split(tmp_path: Path, unit: str) -> None:
+    data = settings(tmp_path, max_length=20, stride=0, unit=unit)
     blocks = [f"w{i}\tX\tB-P\nv{i}\tY\tO\n\u200b\tX\tO" for i in range(40)]
     (tmp_path / "train.conll").write_text("\n\n".join(blocks) + "\n")
     prepared = prepare(data, tiny_tokenizer(), ["train"])
     whole = prepared.splits["train"]
     sample = sample_of(whole, 2, 10)
-    assert sample.windows.num_rows == sample.sentences.num_rows == 10
+    assert sample.windows.num_rows == 10
     sizes = sample.column("num_words")
     assert sample.column("first_word").tolist() == (np.cumsum(sizes) - sizes).tolist()
-    assert [len(words) for words in sample.sentences["words"]] == sizes.tolist()
-    # Each window still has the labels of the words beside it.
-    for window, sentence in zip(sample.windows, sample.sentences, strict=True):
-        for i in (0, 1):
-            at_places = [
-                window[f"labels_{i}"][place] for place in window["word_places"] if place > 0
-            ]
-            own = zip(sentence[f"tags_{i}"], window["word_places"], strict=True)
-            assert at_places == [tag for tag, place in own if place > 0]
+    # Each window still has the labels of its words.
+    for i in (0, 1):
+        tags = [tag for sentence in sample.sentences[f"tags_{i}"] for tag in sentence]
+        assert len(tags) == sizes.sum()
+        for window in sample.windows:
+            own = tags[window["first_word"] :][: window["num_words"]]
+            for tag, place in zip(own, window["word_places"], strict=True):
+                assert place < 0 or window[f"labels_{i}"][place] == tag
+    # Sentences are whole, but for those that a window owns a part of.
+    lengths = [len(sentence) for sentence in sample.sentences["tags_0"]]
+    assert max(lengths) == 3
+    assert lengths.count(3) >= 10
+    assert unit == "document" or lengths == [3] * 10
     places = [place for window in sample.windows for place in window["word_places"]]
     assert sample.words_without_pieces == places.count(-1) > 0
     again = sample_of(whole, 2, 10)
@@ -242,6 +273,8 @@ def test_the_config_leads_back_to_the_heads() -> None:
     assert names == ("a:O", "a:B-X", "a:I-X", "b:N", "b:V")
     back = Heads.from_config(json.loads(json.dumps(HEADS.described())), names)
     assert list(back) == list(HEADS)
+    classes = Heads([("b", "classes", LabelSet(("N", "V")))])
+    assert list(Heads.from_config(classes.described(), ("N", "V"))) == list(classes)
     one = Heads.single(LabelSet.of_types(["X"]))
     assert one.described() is None
     assert list(Heads.from_config(None, one.names_of_logits)) == list(one)
@@ -266,6 +299,30 @@ def test_a_config_that_describes_other_labels(tmp_path: Path, described: object)
     (tmp_path / "config.json").write_text(json.dumps(config))
     with pytest.raises(ModelError, match="does not describe its labels"):
         heads_of(tmp_path)
+
+
+def test_a_model_that_begins_with_one_of_several_heads_forgets_them(tmp_path: Path) -> None:
+    tiny_xlmr(50).save_pretrained(tmp_path)
+    model = build_model(ModelConfig(name_or_path=str(tmp_path)), HEADS.names_of_logits)
+    describe_heads(model, HEADS)
+    model.config.save_pretrained(tmp_path)
+    assert list(heads_of(tmp_path)) == list(HEADS)
+    one = Heads.single(LabelSet.of_types(["X"]))
+    later = build_model(ModelConfig(name_or_path=str(tmp_path)), one.names_of_logits)
+    describe_heads(later, one)
+    later.config.save_pretrained(tmp_path)
+    assert list(heads_of(tmp_path)) == list(one)
+
+
+def test_heads_are_paired_by_name_and_one_with_one() -> None:
+    a, b = HEADS
+    assert paired(HEADS, Heads([(h.name, h.kind, h.labels) for h in (b, a)]))[0][1].name == "a"
+    renamed = Heads([("z", "tags", a.labels)])
+    assert paired(Heads([("a", "tags", a.labels)]), renamed) == [(a, renamed[0])]
+    with pytest.raises(ModelError, match="no head 'a'; it has z"):
+        paired(HEADS, renamed)
+    with pytest.raises(ModelError, match="head 'b': the data has classes and the model tells tags"):
+        paired(Heads([("b", "classes", b.labels)]), renamed)
 
 
 def test_a_head_that_is_not_there() -> None:

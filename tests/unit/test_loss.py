@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import numpy as np
@@ -40,8 +41,8 @@ def one_loss(logits: torch.Tensor, label: int, weights: torch.Tensor, **choice: 
         target = choice["label_smoothing"] / len(p)
         target += (1 - choice["label_smoothing"]) * (c == label)
         cost = (1 - p[c]) ** choice["focal_gamma"] * -p[c].log()
-        total = total + target * weights[c].double() * cost
-    return total
+        total = total + target * cost
+    return weights[label].double() * total
 
 
 def batch(rows: int, pieces: int, seed: int = 0) -> tuple[torch.Tensor, torch.Tensor]:
@@ -116,15 +117,24 @@ def test_losses_and_slopes_are_those_of_the_definition(
     torch.testing.assert_close(logits.grad.double(), exact.grad, atol=tolerance, rtol=tolerance)
 
 
-@pytest.mark.parametrize("smoothing", [0.0, 0.3])
-def test_weights_and_smoothing_are_torchs(smoothing: float) -> None:
+@pytest.mark.parametrize(
+    ("smoothing", "weights"),
+    [(0.0, torch.tensor([0.2, 1.0, 3.0, 0.7, 12.5])), (0.3, torch.ones(5))],
+)
+def test_weights_are_torchs_and_smoothing_too(smoothing: float, weights: torch.Tensor) -> None:
     torch.manual_seed(1)
     logits, labels = torch.randn(4, 5), torch.randint(5, (4,))
-    weights = torch.tensor([0.2, 1.0, 3.0, 0.7, 12.5])
     losses = weighted_losses(logits[None], labels[None], weights, label_smoothing=smoothing)
     mean = losses.sum() / weights[labels].sum()
     theirs = F.cross_entropy(logits, labels, weight=weights, label_smoothing=smoothing)
     torch.testing.assert_close(mean, theirs)
+
+
+def test_a_label_that_never_occurs_does_not_outweigh_all_when_targets_are_smoothed() -> None:
+    logits, labels = torch.zeros(1, 1, 3), torch.tensor([[0]])
+    modest = weighted_losses(logits, labels, torch.tensor([0.5, 1.0, 1.0]), label_smoothing=0.1)
+    heavy = weighted_losses(logits, labels, torch.tensor([0.5, 1.0, 3e4]), label_smoothing=0.1)
+    assert heavy == modest == pytest.approx(0.5 * math.log(3))
 
 
 @pytest.mark.parametrize("gamma", [0.5, 2.0])
@@ -193,7 +203,8 @@ def test_a_global_batch_without_labels_costs_nothing() -> None:
 
 
 def weights_of(settings: object, counts: list[int]) -> list[float]:
-    config = LossConfig.model_validate({"class_weights": settings, "effective_number_beta": 0.9})
+    beta = 0.9 if settings == "effective_number" else None
+    config = LossConfig.model_validate({"class_weights": settings, "effective_number_beta": beta})
     return class_weights(config, TWO[1], np.array(counts)).tolist()
 
 
