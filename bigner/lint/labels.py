@@ -319,7 +319,7 @@ def empty_splits(head: Labelled) -> Finding:
         train = list(head.counts.get("train", ()))
         if len(train) == 1:
             message = f"every word of train has the class {shortened(train[0])}"
-            return Finding(check, "warning", f"{message}: there is nothing to learn")
+            return Finding(check, "failure", f"{message}: there is nothing to learn")
         return Finding(check, "pass", f"{head.named(len(head.names))} in all")
     empty = [split for split, counts in head.counts.items() if not counts]
     if not empty:

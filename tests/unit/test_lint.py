@@ -203,7 +203,7 @@ def test_splits_without_an_entity() -> None:
 
 def test_one_class_alone() -> None:
     one, two = corpus(train="a/N b/N", test="a/V"), corpus(train="a/N b/V")
-    assert labels.empty_splits(head(one, kind="classes")).level == "warning"
+    assert labels.empty_splits(head(one, kind="classes")).level == "failure"
     assert labels.empty_splits(head(two, kind="classes")).level == "pass"
 
 
@@ -685,7 +685,7 @@ def test_each_head_is_told_by_itself(tmp_path: Path, capsys: pytest.CaptureFixtu
     report = lint(run_of(tmp_path, train=str(tmp_path / "train"), heads=heads))
     of_heads = {(f.head, f.check): f.level for f in report.findings if f.head is not None}
     assert of_heads["ner", "scheme"] == "warning"
-    assert of_heads["pos", "entities"] == "warning"
+    assert of_heads["pos", "entities"] == "failure"
     assert ("pos", "scheme") not in of_heads
     report.show()
     shown = capsys.readouterr().out
