@@ -259,9 +259,15 @@ class DataConfig(Section):
     def tag_fields(self) -> dict[str, tuple[str, int | str]]:
         """Head -> the dotted field that names its column, and the column."""
         return {
-            name: (f"data.heads.{name}.column" if self.heads else "data.columns.tags", head.column)
+            name: (self.head_field(name, "column"), head.column)
             for name, head in self.resolved_heads().items()
         }
+
+    def head_field(self, head: str, field: Literal["column", "scheme", "labels"]) -> str:
+        """The dotted field in which a run file says this of a head."""
+        if self.heads is not None:
+            return f"data.heads.{head}.{field}"
+        return "data.columns.tags" if field == "column" else f"data.{field}"
 
     @model_validator(mode="after")
     def _hub_names_its_dataset(self) -> DataConfig:

@@ -76,11 +76,16 @@ def read_corpus(data: DataConfig, splits: Sequence[Split] | None = None) -> Corp
     sentences: Sentences = {
         split: list(read_sentences(data, split)) for split in splits or data.splits()
     }
-    fields = {name: field for name, (field, _) in data.tag_fields().items()}
     heads = {}
     for place, (name, config) in enumerate(data.resolved_heads().items()):
-        listing = f"data.heads.{name}.labels" if data.heads else "data.labels"
-        column = _Column(sentences, place, config, fields[name], listing)
+        column = _Column(
+            sentences,
+            place,
+            config,
+            field=data.head_field(name, "column"),
+            listing=data.head_field(name, "labels"),
+            scheme_field=data.head_field(name, "scheme"),
+        )
         heads[name] = column.classes() if config.kind == "classes" else column.tags()
     return Corpus(sentences, heads, _without_context(data, sentences))
 
@@ -107,6 +112,8 @@ class _Column:
     """The config's field that names the column."""
     listing: str
     """The config's field that lists the labels."""
+    scheme_field: str
+    """The config's field that names the scheme."""
 
     def tags(self) -> HeadLabels:
         """Check the tags against their scheme and bring them to IOB2."""
@@ -176,11 +183,11 @@ class _Column:
             for tag, line in zip(tags, sentence.lines, strict=True):
                 if tag in wrong:
                     others = f" (other such tags: {len(wrong) - 1})" if len(wrong) > 1 else ""
-                    named = self.listing.removesuffix("labels") + "scheme"
                     raise DataError.at(
                         sentence.file,
                         line,
-                        f"{wrong[tag]}{others}; correct it, or see {self.field} and {named}",
+                        f"{wrong[tag]}{others}; correct it, or see {self.field} and "
+                        f"{self.scheme_field}",
                     )
 
     def _to_iob2(self, scheme: Scheme) -> list[str]:

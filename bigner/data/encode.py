@@ -11,7 +11,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from itertools import accumulate, groupby, pairwise
-from typing import Literal
+from typing import Any, Literal
 
 from transformers import PreTrainedTokenizerFast
 
@@ -123,15 +123,7 @@ class WindowEncoder:
 
     def encode(self, texts: Sequence[Text]) -> Iterator[Window]:
         """The windows of some texts, in order."""
-        encodings = self._tokenizer(
-            [text.words for text in texts],
-            is_split_into_words=True,
-            add_special_tokens=False,
-            truncation=False,
-            # Length is the windows' business; the tokenizer would warn of it.
-            verbose=False,
-        ).encodings
-        assert encodings is not None
+        encodings = encode_words(self._tokenizer, [text.words for text in texts])
         for text, encoding in zip(texts, encodings, strict=True):
             pieces: list[list[int]] = [[] for _ in text.words]
             for piece, word in zip(encoding.ids, encoding.word_ids, strict=True):
@@ -197,6 +189,20 @@ class WindowEncoder:
             elif num_pieces:
                 labels += [ids[word], *[later[ids[word]]] * (num_pieces - 1)]
         return labels + [IGNORED] * len(self._suffix)
+
+
+def encode_words(tokenizer: PreTrainedTokenizerFast, texts: list[list[str]]) -> list[Any]:
+    """The pieces of texts that are given as words, without special tokens and however many."""
+    encodings = tokenizer(
+        texts,
+        is_split_into_words=True,
+        add_special_tokens=False,
+        truncation=False,
+        # Length is the windows' business; the tokenizer would warn of it.
+        verbose=False,
+    ).encodings
+    assert encodings is not None
+    return list(encodings)
 
 
 def special_tokens(tokenizer: PreTrainedTokenizerFast) -> tuple[list[int], list[int]]:

@@ -180,11 +180,6 @@ class LabelSet:
         """Tag -> id, for a transformers config."""
         return {tag: number for number, tag in enumerate(self.tags)}
 
-    @cached_property
-    def id2label(self) -> dict[int, str]:
-        """Id -> tag, for a transformers config."""
-        return dict(enumerate(self.tags))
-
     def id_of(self, tag: str) -> int:
         """The id of a tag.
 

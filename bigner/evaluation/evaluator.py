@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any, Literal
 
 import numpy as np
@@ -80,13 +81,17 @@ class ShardedEvaluator:
         # gloo and nccl know no 16-bit integers.
         most = max(len(head.labels) for head in self._model)
         self._id_dtype = torch.int8 if most <= 127 else torch.int32
-        self._begins = split.sentence_begins()
         self._decoders = [
             Iob2Decoder(head.labels.tags, world.device)
             if decoding == "iob2" and head.kind == "tags"
             else None
             for head in self._model
         ]
+
+    @cached_property
+    def _begins(self) -> npt.NDArray[np.bool_]:
+        """``[words]``: where sentences begin, which decoding alone asks for."""
+        return self._split.sentence_begins()
 
     def run(self, strategy: Strategy) -> HeadScores:
         """Predict, gather and score; the same scores on every rank.

@@ -38,6 +38,8 @@ class Column:
     """The config's field that names the column."""
     listing: str
     """The config's field that lists the labels."""
+    scheme_field: str
+    """The config's field that names the scheme."""
     sentences: Sentences
 
 
@@ -118,14 +120,14 @@ class Labelled:
 
 def columns(data: DataConfig, sentences: Sentences) -> list[Column]:
     """The columns of all heads."""
-    fields = {name: field for name, (field, _) in data.tag_fields().items()}
     return [
         Column(
             head=name,
             place=place,
             config=config,
-            field=fields[name],
-            listing=f"data.heads.{name}.labels" if data.heads else "data.labels",
+            field=data.head_field(name, "column"),
+            listing=data.head_field(name, "labels"),
+            scheme_field=data.head_field(name, "scheme"),
             sentences=sentences,
         )
         for place, (name, config) in enumerate(data.resolved_heads().items())
@@ -163,12 +165,11 @@ def unknown_tags(column: Column) -> Finding:
                     places.add(Place.of(sentence, i, quoted(tag)))
                     counts[tag] += 1
     shown = listed(f"{quoted(tag)} ({n:,})" for tag, n in counts.most_common())
-    named = column.listing.removesuffix("labels") + "scheme"
     return Finding(
         "tags",
         "failure",
         f"tags that are none of the scheme {scheme}'s: {shown}; correct them, or see "
-        f"{column.field} and {named}",
+        f"{column.field} and {column.scheme_field}",
         places,
     )
 

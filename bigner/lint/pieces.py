@@ -9,7 +9,7 @@ from itertools import groupby
 from transformers import PreTrainedTokenizerFast
 
 from bigner.config.schema import DataConfig, Split
-from bigner.data.encode import TEXTS_AT_ONCE, cut, owners, special_tokens
+from bigner.data.encode import TEXTS_AT_ONCE, cut, encode_words, owners, special_tokens
 from bigner.data.formats import Sentence
 from bigner.lint.findings import Finding, Level, Place, Places, counted, percent, quoted
 from bigner.lint.lengths import Lengths
@@ -75,14 +75,7 @@ class _Measurer:
 
     def pieces(self, sentences: Sequence[Sentence]) -> Iterator[list[int]]:
         """Of each sentence the pieces of each word, as far as a window holds them."""
-        encodings = self._tokenizer(
-            [sentence.words for sentence in sentences],
-            is_split_into_words=True,
-            add_special_tokens=False,
-            truncation=False,
-            verbose=False,
-        ).encodings
-        assert encodings is not None
+        encodings = encode_words(self._tokenizer, [sentence.words for sentence in sentences])
         for sentence, encoding in zip(sentences, encodings, strict=True):
             counts = [0] * len(sentence.words)
             for word in encoding.word_ids:

@@ -191,8 +191,7 @@ def test_a_label_set_of_types() -> None:
     assert len(labels) == 5
     assert labels.types == ("PER", "creative-work")
     assert labels.label2id == {tag: labels.id_of(tag) for tag in labels.tags}
-    assert labels.id2label == dict(enumerate(labels.tags))
-    assert labels == LabelSet.from_id2label(labels.id2label)
+    assert labels == LabelSet.from_id2label(dict(enumerate(labels.tags)))
     with pytest.raises(ModelError, match=r"no label 'B-LOC'; it has O, B-PER"):
         labels.id_of("B-LOC")
 

@@ -56,7 +56,7 @@ def corpus(**splits: str) -> Sentences:
 def column(read_splits: Sentences, **config: object) -> Column:
     """The first head of a corpus."""
     head = HeadConfig.model_validate({"column": -1, **config})
-    return Column("tags", 0, head, "data.columns.tags", "data.labels", read_splits)
+    return Column("tags", 0, head, "data.columns.tags", "data.labels", "data.scheme", read_splits)
 
 
 def head(read_splits: Sentences, **config: object) -> Labelled:
