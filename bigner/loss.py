@@ -28,14 +28,14 @@ def token_losses(logits: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
     """Cross-entropy of each piece, in fp32; zero where the label is ``IGNORED``.
 
     Args:
-        logits: ``[rows, pieces, labels]``, any float dtype.
-        labels: ``[rows, pieces]``, ids or ``IGNORED``.
+        logits: ``[..., labels]``, any float dtype.
+        labels: ``[...]``, ids or ``IGNORED``.
 
     Returns:
-        ``[rows, pieces]``.
+        ``[...]``.
     """
     flat = F.cross_entropy(
-        logits.float().flatten(0, 1), labels.flatten(), ignore_index=IGNORED, reduction="none"
+        logits.float().flatten(0, -2), labels.flatten(), ignore_index=IGNORED, reduction="none"
     )
     return flat.view_as(labels)
 
@@ -57,14 +57,14 @@ def weighted_losses(
     torch weighs each c by its own weight, so that a label which never occurs can outweigh all.)
 
     Args:
-        logits: ``[rows, pieces, labels]``, any float dtype.
-        labels: ``[rows, pieces]``, ids or ``IGNORED``.
+        logits: ``[..., labels]``, any float dtype.
+        labels: ``[...]``, ids or ``IGNORED``.
         class_weights: ``[labels]``, fp32.
         focal_gamma: 0 for cross-entropy.
         label_smoothing: at least 0 and below 1.
 
     Returns:
-        ``[rows, pieces]``.
+        ``[...]``.
     """
     log_p = F.log_softmax(logits.float(), dim=-1)
     costs = -log_p
@@ -110,18 +110,18 @@ class TrainingLoss:
     def share(
         self, logits: torch.Tensor, labels: torch.Tensor, denominators: Sequence[float]
     ) -> torch.Tensor:
-        """The share of some rows in the mean loss of their global batch.
+        """The share of some windows in the mean loss of their global batch.
 
         Args:
-            logits: ``[rows, pieces, labels of all heads]``.
-            labels: ``[rows, heads, pieces]``, ids within their head or ``IGNORED``.
+            logits: ``[pieces, labels of all heads]``.
+            labels: ``[heads, pieces]``, ids within their head or ``IGNORED``.
             denominators: of each head, the summed weights of the labels of the global batch.
         """
         total = logits.new_zeros((), dtype=torch.float32)
         for i, head in enumerate(self._heads):
             losses = weighted_losses(
                 logits[..., head.logits],
-                labels[:, i],
+                labels[i],
                 self._on_device[i],
                 focal_gamma=self._config.focal_gamma,
                 label_smoothing=self._config.label_smoothing,

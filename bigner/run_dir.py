@@ -30,13 +30,17 @@ _FREE_FIELDS = {
     "checkpoint",
     "tracking",
     "data.cache_dir",
+    "model.packing",
     "evaluation.batch_size",
+    "evaluation.batch_tokens",
     "evaluation.on_collapse",
     "evaluation.train_sample",
     "training.gradient_checkpointing",
+    "training.batching",
     "training.log_every",
     "training.max_skipped_steps",
     "training.micro_batch_size",
+    "training.micro_batch_tokens",
     "training.stop_after",
 }
 
@@ -46,8 +50,11 @@ _FREE_FIELDS = {
 _OF_SPEED = {
     "precision",
     "strategy",
+    "model.packing",
+    "training.batching",
     "training.gradient_checkpointing",
     "training.micro_batch_size",
+    "training.micro_batch_tokens",
 }
 _OF_NO_COMPARISON = _FREE_FIELDS - _OF_SPEED | {"seed"}
 

@@ -33,10 +33,11 @@ from bigner.export import export_model, load_weights
 from bigner.log import MetricsLog, inform, plain, show_scores, warn
 from bigner.memory import peak_memory_bytes
 from bigner.optim import LearningRate
+from bigner.packing import Packing
 from bigner.predictions import write_predictions
 from bigner.run_dir import RunDir, differences, write_json
 from bigner.stop import StopSignals
-from bigner.strategies import StepOutcome, Strategy
+from bigner.strategies import PendingOutcome, StepOutcome, Strategy
 
 _LOSSES_TOLD = 5
 
@@ -50,6 +51,7 @@ class TrainingRun:
     run_dir: RunDir
     prepared: Prepared
     model: PreTrainedModel
+    packing: Packing | None
     strategy: Strategy
     steps_per_epoch: int
     total_steps: int
@@ -73,6 +75,7 @@ class TrainingRun:
         self._saved_step = 0
         self._predicted_step = 0
         self._losses: deque[torch.Tensor] = deque(maxlen=_LOSSES_TOLD)
+        self._pending: list[tuple[torch.Tensor, PendingOutcome]] = []
         self._last_step = StepOutcome(grad_norm=0.0, skipped=False, loss_scale=1.0)
 
     @property
@@ -102,14 +105,27 @@ class TrainingRun:
 
     # ------------------------------------------------------------ numbers
 
-    def note_step(self, loss_share: torch.Tensor, outcome: StepOutcome) -> None:
-        """Count a step that was made."""
+    def note_step(self, loss_share: torch.Tensor, outcome: PendingOutcome) -> None:
+        """Count a step that was made.
+
+        On a GPU what it came to is asked for later, for several steps at once: the host would wait
+        for the device in each.
+        """
         self.step += 1
-        self._last_step = outcome
-        self.skipped_steps += outcome.skipped
-        self.skipped_in_a_row = self.skipped_in_a_row + 1 if outcome.skipped else 0
-        if not outcome.skipped:
-            self._losses.append(loss_share)
+        self._pending.append((loss_share, outcome))
+        if self.world.device.type == "cpu":
+            self.settle()
+
+    def settle(self) -> StepOutcome:
+        """Wait for what the steps so far came to; returns that of the last one."""
+        for loss_share, pending in self._pending:
+            outcome = self._last_step = pending.wait()
+            self.skipped_steps += outcome.skipped
+            self.skipped_in_a_row = self.skipped_in_a_row + 1 if outcome.skipped else 0
+            if not outcome.skipped:
+                self._losses.append(loss_share)
+        self._pending.clear()
+        return self._last_step
 
     def _check_numbers(self) -> None:
         """Stop, saved, where steps go on being skipped and there is nothing left to lower."""
@@ -214,8 +230,8 @@ class TrainingRun:
             split,
             self.prepared.heads,
             self.world,
-            batch_size=self.config.evaluation.batch_size,
-            decoding=self.config.evaluation.decoding,
+            evaluation=self.config.evaluation,
+            packing=self.packing,
         )
 
     def _score(
@@ -253,6 +269,7 @@ class TrainingRun:
     def save(self) -> None:
         """Begin a checkpoint of this step, and wait for the one before."""
         self.finish_saving()
+        self.settle()
         if self.step == self._saved_step:
             return
         links = {folders.PLAIN: self.run_dir.plain}
@@ -401,6 +418,7 @@ class TrainingRun:
     def finish(self, log: MetricsLog) -> dict[str, Any]:
         """Score test with the best weights, leave them exported, and write the summary."""
         self.finish_saving()
+        self.settle()
         best = self.best()
         if best is None:
             self._export()

@@ -12,8 +12,9 @@ from bigner.data.prepare import prepare
 from bigner.distributed import World
 from bigner.errors import UserError
 from bigner.evaluation.evaluator import ShardedEvaluator, timed_run
-from bigner.log import warn
+from bigner.log import inform, warn
 from bigner.modeling import build_model, check_fits, heads_of, load_tokenizer
+from bigner.packing import pack_attention, padding_note
 from bigner.predictions import write_predictions
 from bigner.strategies import open_strategy
 from bigner.strategies.precision import slow_precision_warning
@@ -69,7 +70,10 @@ def evaluate(
     )
     if world.is_main:
         _tell_warnings(config, world, prepared.warnings, pairs)
+        if note := padding_note(model, config.model.packing):
+            inform(note)
 
+    packing = pack_attention(model, config.model.packing)
     strategy = open_strategy(config, world, model, training=False)
     weights.fill(strategy.shards())
     strategy.publish()
@@ -78,8 +82,8 @@ def evaluate(
         data,
         heads,
         world,
-        batch_size=config.evaluation.batch_size,
-        decoding=config.evaluation.decoding,
+        evaluation=config.evaluation,
+        packing=packing,
     )
     timed, predictions = timed_run(evaluator, strategy)
     if predictions_file is not None and world.is_main:

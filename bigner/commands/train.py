@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import math
 import time
+from collections.abc import Iterator
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -11,8 +13,8 @@ import torch
 from transformers import PreTrainedModel
 
 from bigner.config.schema import RunConfig
-from bigner.data.batches import TrainingPlan, TrainingStep
-from bigner.data.collate import Collator
+from bigner.data.batches import TrainingPlan, TrainingStep, dealing, token_spread
+from bigner.data.collate import Batch, Collator, ahead
 from bigner.data.prepare import Prepared, prepare
 from bigner.distributed import World
 from bigner.errors import LaunchError
@@ -20,9 +22,10 @@ from bigner.log import MetricsLog, inform, show_scores, warn
 from bigner.loss import TrainingLoss
 from bigner.memory import forget_peak
 from bigner.modeling import build_model, check_fits, describe_heads, load_tokenizer
+from bigner.packing import pack_attention, padding_note
 from bigner.run_dir import RunDir
 from bigner.stop import StopSignals
-from bigner.strategies import StepOutcome, open_strategy
+from bigner.strategies import PendingOutcome, StepOutcome, open_strategy
 from bigner.strategies.precision import slow_precision_warning
 from bigner.training_run import TrainingRun
 from bigner.weights import InitialWeights
@@ -37,7 +40,7 @@ def train(config: RunConfig, world: World) -> dict[str, Any]:
     Raises:
         BignerError: whatever a user can mend; see ``bigner.errors``.
     """
-    accumulation = _accumulation(config, world)
+    _require_batches(config, world)
     run_dir = RunDir(config.run_dir)
     lock = run_dir.lock()
     world.main_first(lambda: run_dir.claim(config, lock))
@@ -59,14 +62,23 @@ def train(config: RunConfig, world: World) -> dict[str, Any]:
     plan = _training_plan(config, prepared, loss)
     total_steps = config.training.max_steps or plan.steps_per_epoch * config.training.num_epochs()
     if world.is_main:
-        _tell_plan(config, world, prepared, model, accumulation, total_steps)
+        _tell_plan(config, world, prepared, model, total_steps)
 
     weights = InitialWeights(
         config.model, model, seed=config.seed, cache_root=config.data.cache_root()
     )
+    packing = pack_attention(model, config.model.packing)
     strategy = open_strategy(config, world, model)
     run = TrainingRun(
-        config, world, run_dir, prepared, model, strategy, plan.steps_per_epoch, total_steps
+        config,
+        world,
+        run_dir,
+        prepared,
+        model,
+        packing,
+        strategy,
+        plan.steps_per_epoch,
+        total_steps,
     )
     if not run.resume():
         weights.fill(strategy.shards())
@@ -84,7 +96,6 @@ def _train_steps(
 ) -> dict[str, Any]:
     """The steps that are left, with all that is due between them, and the end of the run."""
     world, log_every = run.world, run.config.training.log_every
-    collate = Collator(run.prepared, run.prepared.splits["train"], world.device)
     speed = _Speed()
     with MetricsLog(
         run.run_dir.path,
@@ -96,18 +107,18 @@ def _train_steps(
         if run.evaluation_due():
             # The run was stopped after a step and before its evaluation.
             run.evaluate(log)
-        for step, batch in plan.steps(run.step, run.total_steps):
+        for work in ahead(_work(run, plan)):
             if run.is_over:
                 # Early, for want of a gain; a resumed run may find that it had come to this.
                 break
-            learning_rate = run.schedule.at(step)
-            loss_share, outcome = _train_step(run, collate, loss, step, batch, learning_rate)
+            learning_rate = run.schedule.at(run.step)
+            loss_share, outcome = _train_step(run, loss, work, learning_rate)
             run.note_step(loss_share, outcome)
-            speed.add(batch.num_tokens)
+            speed.add(work)
             metrics = None
             if run.step % log_every == 0 or run.is_over:
                 mean_loss = float(world.sum(loss_share))
-                metrics = _metrics(mean_loss, outcome, learning_rate, speed.tokens_per_second())
+                metrics = _metrics(mean_loss, run.settle(), learning_rate) | speed.so_far()
             log.step_done(run.step, metrics)
             run.heed(signals.received)
             if run.evaluation_due():
@@ -121,9 +132,33 @@ def _train_steps(
         return run.finish(log)
 
 
-def _accumulation(config: RunConfig, world: World) -> int:
+@dataclass(frozen=True, slots=True)
+class _Work:
+    """What a rank computes in one optimizer step."""
+
+    step: TrainingStep
+    micro_batches: list[Batch]
+    token_spread: float
+
+
+def _work(run: TrainingRun, plan: TrainingPlan) -> Iterator[_Work]:
+    """This rank's part of the steps that are left."""
+    world, windows = run.world, run.prepared.splits["train"]
+    lengths = windows.column("length")
+    collate = Collator(run.prepared, windows, world.device, run.packing)
+    deal = dealing(run.config.training, lengths, world.size)
+    for _, step in plan.steps(run.step, run.total_steps):
+        micro_batches = deal(step.rows)
+        yield _Work(
+            step,
+            [collate(ranks[world.rank]) for ranks in micro_batches],
+            token_spread(micro_batches, lengths),
+        )
+
+
+def _require_batches(config: RunConfig, world: World) -> None:
     try:
-        return config.training.accumulation(world.size)
+        config.training.accumulation(world.size)
     except ValueError as error:
         raise LaunchError(str(error)) from None
 
@@ -157,7 +192,7 @@ def _training_plan(config: RunConfig, prepared: Prepared, loss: TrainingLoss) ->
     return TrainingPlan(
         windows.column("length"),
         [windows.label_weights(i, weights) for i, weights in enumerate(loss.class_weights)],
-        global_batch_size=config.training.global_batch_size,
+        training=config.training,
         seed=config.seed,
     )
 
@@ -167,7 +202,6 @@ def _tell_plan(
     world: World,
     prepared: Prepared,
     model: PreTrainedModel,
-    accumulation: int,
     total_steps: int,
 ) -> None:
     for warning in (*prepared.warnings, slow_precision_warning(config.precision, world.device)):
@@ -180,42 +214,33 @@ def _tell_plan(
     windows = ", ".join(
         f"{split.windows.num_rows:,} {name}" for name, split in prepared.splits.items()
     )
-    training = config.training
     inform(
         f"{config.strategy.kind}, {config.precision}, {world.size} x {world.device.type}; "
         f"{parameters:,} parameters; windows: {windows}; {total_steps:,} steps of "
-        f"{training.global_batch_size} = {training.micro_batch_size} x {accumulation} "
-        f"accumulation x {world.size} ranks"
+        f"{config.training.describe_batch(world.size)}"
     )
+    if note := padding_note(model, config.model.packing):
+        inform(note)
 
 
 def _train_step(
-    run: TrainingRun,
-    collate: Collator,
-    loss: TrainingLoss,
-    step: int,
-    batch: TrainingStep,
-    learning_rate: float,
-) -> tuple[torch.Tensor, StepOutcome]:
+    run: TrainingRun, loss: TrainingLoss, work: _Work, learning_rate: float
+) -> tuple[torch.Tensor, PendingOutcome]:
     """One optimizer step; returns this rank's share of the mean loss, which ranks sum up."""
     # Dropout follows from (seed, step, rank), so a resumed run draws what an unbroken one would.
-    config, world, strategy = run.config, run.world, run.strategy
-    seed = np.random.SeedSequence((config.seed, step, world.rank))
+    world, strategy = run.world, run.strategy
+    seed = np.random.SeedSequence((run.config.seed, run.step, world.rank))
     torch.manual_seed(int(seed.generate_state(1)[0]))
     loss_share = torch.zeros((), device=world.device)
-    micro_batches = batch.micro_batches(config.training.micro_batch_size, world.rank, world.size)
-    for i, rows in enumerate(micro_batches):
-        micro_batch = collate(rows)
-        logits = strategy.forward(micro_batch.inputs)
-        share = loss.share(logits, micro_batch.labels, batch.label_weights)
-        strategy.backward(share, last=i == len(micro_batches) - 1)
+    for i, batch in enumerate(work.micro_batches, start=1):
+        logits = strategy.forward(batch.inputs).flatten(0, -2)
+        share = loss.share(logits, batch.labels, work.step.label_weights)
+        strategy.backward(share, last=i == len(work.micro_batches))
         loss_share += share.detach()
     return loss_share, strategy.step(learning_rate)
 
 
-def _metrics(
-    loss: float, outcome: StepOutcome, learning_rate: float, tokens_per_second: float
-) -> dict[str, Any]:
+def _metrics(loss: float, outcome: StepOutcome, learning_rate: float) -> dict[str, Any]:
     """One line of metrics.jsonl; what is not finite is null, for JSON has no word for it."""
     return {
         "loss": loss if math.isfinite(loss) else None,
@@ -223,22 +248,28 @@ def _metrics(
         "learning_rate": learning_rate,
         "loss_scale": outcome.loss_scale,
         "skipped": outcome.skipped,
-        "tokens_per_second": round(tokens_per_second, 1),
     }
 
 
 class _Speed:
-    """Real tokens a second over the steps since the last evaluation or checkpoint."""
+    """How fast the steps since the last evaluation or checkpoint were."""
 
     def __init__(self) -> None:
         self._tokens = 0
+        self._spreads: list[float] = []
         self._start = time.perf_counter()
 
-    def add(self, tokens: int) -> None:
-        self._tokens += tokens
+    def add(self, work: _Work) -> None:
+        self._tokens += work.step.num_tokens
+        self._spreads.append(work.token_spread)
 
-    def tokens_per_second(self) -> float:
-        return self._tokens / (time.perf_counter() - self._start)
+    def so_far(self) -> dict[str, float]:
+        """Real tokens a second, and by how much the ranks' shares of a step differ."""
+        seconds = time.perf_counter() - self._start
+        return {
+            "tokens_per_second": round(self._tokens / seconds, 1),
+            "token_spread": round(sum(self._spreads) / len(self._spreads), 4),
+        }
 
 
 def _show_scores(summary: dict[str, Any]) -> None:

@@ -102,11 +102,8 @@ def _resolved(config: RunConfig, world_size: int, texts: dict[Split, int | None]
         "strategy": strategy.model_dump(mode="json"),
         "precision": config.precision,
         "world_size": world_size,
-        "batch": {
-            "global_batch_size": training.global_batch_size,
-            "micro_batch_size": training.micro_batch_size,
-            "accumulation": training.accumulation(world_size),
-        },
+        "batch": training.batch(world_size),
+        "batch_text": training.describe_batch(world_size),
         "texts": texts,
         "optimizer_steps": _optimizer_steps(config, texts["train"]),
         "writes": _writes(config),
@@ -121,7 +118,7 @@ def _optimizer_steps(config: RunConfig, texts: int | None) -> dict[str, Any]:
     training = config.training
     if training.max_steps is not None:
         return {"count": training.max_steps, "exact": True}
-    if texts is None:
+    if texts is None or training.global_batch_tokens is not None:
         return {"count": None, "exact": False}
     # A long text is more than one window, which only the tokenizer can tell.
     steps = -(-texts // training.global_batch_size) * training.num_epochs()
@@ -147,7 +144,7 @@ def _writes(config: RunConfig) -> dict[str, str]:
 
 def describe(resolved: dict[str, Any]) -> str:
     """The plan as lines for people."""
-    batch, steps = resolved["batch"], resolved["optimizer_steps"]
+    steps = resolved["optimizer_steps"]
     options = ", ".join(
         f"{name} {value}"
         for name, value in resolved["strategy"].items()
@@ -162,10 +159,7 @@ def describe(resolved: dict[str, Any]) -> str:
         "strategy": f"{kind} ({options})" if options else kind,
         "precision": f"{resolved['precision']}, fp32 master weights",
         "world size": str(resolved["world_size"]),
-        "global batch": (
-            f"{batch['global_batch_size']} = {batch['micro_batch_size']} micro-batch x "
-            f"{batch['accumulation']} accumulation x {resolved['world_size']} ranks"
-        ),
+        "global batch": resolved["batch_text"],
         "texts": texts,
         "optimizer steps": _steps_for_people(steps),
         **{f"writes {name}": path for name, path in resolved["writes"].items()},

@@ -61,7 +61,8 @@ def _off_the_ground(config: RunConfig) -> Iterator[tuple[str, str]]:
             f"{'null' if norm is None else f'{norm:g}'} lets steep gradients through, on which "
             f"large encoders often collapse; {SOUND_GRAD_NORM:g} is safe",
         )
-    if training.global_batch_size < LEAST_GLOBAL_BATCH:
+    # What a global batch of so many pieces has in samples is known once the data is prepared.
+    if training.global_batch_tokens is None and training.global_batch_size < LEAST_GLOBAL_BATCH:
         yield (
             "training.global_batch_size",
             f"{training.global_batch_size} is less than {LEAST_GLOBAL_BATCH}, where large encoders "

@@ -292,8 +292,10 @@ def render(
     if not training:
         zero["stage"] = 3 if strategy.stage == 3 else 0
         zero.pop("offload_optimizer", None)
-    micro_batch = config.training.micro_batch_size
-    accumulation = config.training.accumulation(world_size) if training else 1
+    micro_batch, accumulation = config.training.micro_batch_size, 1
+    if training:
+        # Where it varies from step to step, any number above 1 prepares DeepSpeed for several.
+        accumulation = config.training.accumulation(world_size) or 2
     return {
         **tuning,
         "zero_optimization": zero,

@@ -58,6 +58,14 @@ class Section(BaseModel):
     )
 
 
+def _is_given(section: Section, field: str) -> bool:
+    """Whether a field says something of its own; a resolved config, which writes all, says no more
+    than the file it was made from.
+    """
+    value: object = getattr(section, field)
+    return bool(value != type(section).model_fields[field].default)
+
+
 class Freeze(Section):
     """Parts of a pretrained body that stay as they are: no gradients, no optimizer state."""
 
@@ -89,6 +97,10 @@ class ModelConfig(Section):
 
     freeze: Freeze = Freeze()
     """Parts of a pretrained body that stay as they are: no gradients, no optimizer state."""
+
+    packing: bool = True
+    """Lay the windows of a batch end to end, so that no padding is computed; a family of models
+    that is not known to allow it is padded, and the run says so."""
 
     dropout: float | None = Field(default=None, ge=0.0, lt=1.0)
     """Hidden, attention and classifier dropout; left as the model's own config has it if absent."""
@@ -387,8 +399,24 @@ class TrainingConfig(Section):
     global_batch_size: int = Field(default=32, ge=1)
     """Samples (windows) in one optimizer step, over all ranks."""
 
+    batching: Literal["samples", "tokens"] = "samples"
+    """What one rank computes at once: `micro_batch_size` samples, however long, or as many as have
+    `micro_batch_tokens` pieces, with the ranks' shares balanced."""
+
     micro_batch_size: int = Field(default=8, ge=1)
     """Samples that one rank computes at once; accumulation follows from the world size."""
+
+    micro_batch_tokens: int = Field(default=4096, ge=8)
+    """For `batching: tokens`: pieces that one rank computes at once; accumulation follows, step by
+    step, from the lengths of the samples."""
+
+    global_batch_tokens: int | None = Field(default=None, ge=16)
+    """For `batching: tokens`: pieces in one optimizer step, over all ranks, instead of
+    `global_batch_size` samples; a little less, so that all steps of an epoch are alike."""
+
+    pool_batches: int = Field(default=32, ge=1)
+    """Global batches within which samples are sorted by length before they are cut: ranks have
+    equal work, and batches are alike in length; 1 is plain shuffling."""
 
     learning_rate: float = Field(default=1e-5, gt=0.0, le=1.0)
     """Peak learning rate of AdamW."""
@@ -452,8 +480,29 @@ class TrainingConfig(Section):
         return self
 
     @model_validator(mode="after")
+    def _batching_has_its_sizes(self) -> TrainingConfig:
+        sizes = {
+            "samples": ("micro_batch_tokens", "global_batch_tokens"),
+            "tokens": ("micro_batch_size",),
+        }
+        if self.global_batch_tokens is not None:
+            sizes["tokens"] += ("global_batch_size",)
+        for name in sizes[self.batching]:
+            if _is_given(self, name):
+                raise ValueError(
+                    f"training.{name} {getattr(self, name)} has no effect under "
+                    f"{self._how_batches_are_measured()}; take it out"
+                )
+        return self
+
+    def _how_batches_are_measured(self) -> str:
+        if self.global_batch_tokens is None or self.batching == "samples":
+            return f"training.batching {self.batching}"
+        return f"training.global_batch_tokens {self.global_batch_tokens}"
+
+    @model_validator(mode="after")
     def _micro_batch_fits_global_batch(self) -> TrainingConfig:
-        if self.global_batch_size % self.micro_batch_size:
+        if self.batching == "samples" and self.global_batch_size % self.micro_batch_size:
             raise ValueError(
                 f"training.global_batch_size {self.global_batch_size} is not a multiple of "
                 f"training.micro_batch_size {self.micro_batch_size}; {self._batch_advice(1)} "
@@ -470,13 +519,16 @@ class TrainingConfig(Section):
         """Epochs of a run that is measured in epochs."""
         return self.epochs or 3
 
-    def accumulation(self, world_size: int) -> int:
-        """Micro-batches a rank computes for one optimizer step.
+    def accumulation(self, world_size: int) -> int | None:
+        """Micro-batches a rank computes for one optimizer step; None if that varies from step to
+        step, with the lengths of the samples.
 
         Raises:
             ValueError: the global batch cannot be dealt out evenly; the message names the sizes
                 that would do.
         """
+        if self.batching == "tokens":
+            return None
         samples_at_once = self.micro_batch_size * world_size
         steps, rest = divmod(self.global_batch_size, samples_at_once)
         if rest or not steps:
@@ -486,6 +538,32 @@ class TrainingConfig(Section):
                 f"accumulation; {self._batch_advice(world_size)}"
             )
         return steps
+
+    def batch(self, world_size: int) -> dict[str, int | None]:
+        """The sizes of a global batch and of what a rank computes at once, in samples or pieces."""
+        sizes: dict[str, int | None] = (
+            {"global_batch_size": self.global_batch_size}
+            if self.global_batch_tokens is None
+            else {"global_batch_tokens": self.global_batch_tokens}
+        )
+        if self.batching == "tokens":
+            return {**sizes, "micro_batch_tokens": self.micro_batch_tokens}
+        accumulation = self.accumulation(world_size)
+        return {**sizes, "micro_batch_size": self.micro_batch_size, "accumulation": accumulation}
+
+    def describe_batch(self, world_size: int) -> str:
+        """The same in words."""
+        if self.batching == "samples":
+            return (
+                f"{self.global_batch_size} = {self.micro_batch_size} micro-batch x "
+                f"{self.accumulation(world_size)} accumulation x {world_size} ranks"
+            )
+        whole = (
+            f"{self.global_batch_size} samples"
+            if self.global_batch_tokens is None
+            else f"{self.global_batch_tokens:,} pieces"
+        )
+        return f"{whole}, {self.micro_batch_tokens:,} pieces at once on each of {world_size} ranks"
 
     def _batch_advice(self, world_size: int) -> str:
         at_once = self.micro_batch_size * world_size
@@ -548,8 +626,11 @@ class EvaluationConfig(Section):
     every: Literal["epoch"] | Annotated[int, Field(ge=1)] = "epoch"
     """Evaluate on validation after each `epoch`, or every so many optimizer steps."""
 
-    batch_size: int = Field(default=32, ge=1)
-    """Samples (windows) that one rank predicts at once."""
+    batch_tokens: int = Field(default=8192, ge=8)
+    """Pieces that one rank predicts at once, padding included; a longer sample goes by itself."""
+
+    batch_size: int | None = Field(default=None, ge=1)
+    """Instead of `batch_tokens`: samples (windows) that one rank predicts at once."""
 
     metric: Metric = "f1"
     """The validation score that makes weights the best; `loss` is plain cross-entropy there,
@@ -575,6 +656,15 @@ class EvaluationConfig(Section):
     on_collapse: Literal["warn", "stop"] = "warn"
     """What to do when, after warm-up, every word of validation gets the same tag: `warn`, or save
     and `stop`."""
+
+    @model_validator(mode="after")
+    def _one_measure_of_a_batch(self) -> EvaluationConfig:
+        if self.batch_size is not None and _is_given(self, "batch_tokens"):
+            raise ValueError(
+                f"evaluation.batch_size {self.batch_size} and evaluation.batch_tokens "
+                f"{self.batch_tokens} are both given; keep one of them"
+            )
+        return self
 
 
 class CheckpointConfig(Section):
@@ -651,6 +741,22 @@ class RunConfig(Section):
                 f"training.layer_decay {self.training.layer_decay} is for the layers of the body, "
                 f"which model.training_type transfer_learning freezes; take it out, or set "
                 f"model.training_type to fine_tuning"
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _windows_fit_token_budgets(self) -> RunConfig:
+        training, longest = self.training, self.data.max_length
+        if training.batching == "tokens" and training.micro_batch_tokens < longest:
+            raise ValueError(
+                f"training.micro_batch_tokens {training.micro_batch_tokens} is less than one "
+                f"window of data.max_length {longest}; set it to {longest} or more"
+            )
+        if training.global_batch_tokens is not None and training.global_batch_tokens < 2 * longest:
+            # Steps of equal size would be cut within a window.
+            raise ValueError(
+                f"training.global_batch_tokens {training.global_batch_tokens} is less than two "
+                f"windows of data.max_length {longest}; set it to {2 * longest} or more"
             )
         return self
 

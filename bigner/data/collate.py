@@ -1,95 +1,195 @@
-"""Windows become the tensors of one batch."""
+"""Windows become the tensors of one batch, packed or padded."""
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from typing import Any, TypeVar
 
 import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
 import torch
 
 from bigner.data.batches import PADDING_ROW, Rows
 from bigner.data.encode import NO_PIECE
 from bigner.data.labels import IGNORED
-from bigner.data.prepare import Prepared, SplitData, rows_of
+from bigner.data.prepare import Prepared, SplitData
+from bigner.packing import PackedWindows, Packing
+
+Ints = npt.NDArray[np.int64]
+Item = TypeVar("Item")
 
 
 @dataclass(frozen=True, slots=True)
 class Batch:
-    """One micro-batch on its device."""
+    """One micro-batch on its device, its windows the longest first.
 
-    inputs: dict[str, torch.Tensor]
-    """What the model is given: ``input_ids`` and ``attention_mask``, ``[rows, pieces]``."""
+    What the model says of it is counted flat, ``[pieces]``: window after window, with the padding
+    where there is any.
+    """
+
+    inputs: dict[str, Any]
+    """What the model is given: ``input_ids``, ``[1, pieces]`` with ``position_ids`` and ``windows``
+    if packed, ``[windows, longest]`` with ``attention_mask`` if padded."""
     labels: torch.Tensor
-    """``[rows, heads, pieces]``, ids within their head or ``IGNORED``."""
-    index: torch.Tensor
-    """``[rows]``, the window of each row; -1 for a row of padding."""
+    """``[heads, pieces]``, ids within their head or ``IGNORED``."""
+    index: Ints
+    """``[windows]``, which they are, on the host; -1 for a row of padding."""
+    num_pieces: torch.Tensor
+    """``[windows]``, pieces of each, with its padding."""
+    num_words: Ints
+    """``[windows]``, words that each owns, on the host."""
     word_places: torch.Tensor
-    """``[rows, words]``: place of each owned word's first piece; -1 where it has none, ``IGNORED``
-    where the row has no such word."""
+    """``[words]``, the place of each owned word's first piece; ``NO_PIECE`` where it has none."""
 
 
 class Collator:
-    """Makes batches of one split, padded to the longest row of the batch."""
+    """Makes batches of one split.
 
-    def __init__(self, prepared: Prepared, split: SplitData, device: torch.device) -> None:
-        self._windows = split.windows
+    Args:
+        prepared: the corpus.
+        split: the split.
+        device: where batches go.
+        packing: of the model; without it batches are padded to their longest window.
+    """
+
+    def __init__(
+        self, prepared: Prepared, split: SplitData, device: torch.device, packing: Packing | None
+    ) -> None:
+        self._lengths = split.column("length")
         self._pad_id = prepared.pad_id
-        self._empty_row = prepared.empty_row
-        self._labels = [f"labels_{i}" for i in range(len(prepared.heads))]
+        self._empty_row = np.array(prepared.empty_row, dtype=np.int64)
+        table = split.windows.data
+        self._input_ids = _Lists(table.column("input_ids"))
+        self._word_places = _Lists(table.column("word_places"))
+        self._labels = [_Lists(table.column(f"labels_{i}")) for i in range(len(prepared.heads))]
         self._device = device
+        self._packing = packing
 
     def __call__(self, rows: Rows) -> Batch:
-        """The batch of some windows; of one row of padding if there are none.
-
-        Args:
-            rows: indices of windows; -1 stands for none.
-        """
-        index = rows[rows != PADDING_ROW]
-        columns = rows_of(self._windows, index.tolist())
-        if not len(index):
-            # Real tokens and not nothing: attention over an empty row would be 0 / 0.
-            index = np.array([PADDING_ROW])
-            columns = {
-                "input_ids": [self._empty_row],
-                "word_places": [[]],
-                **{name: [[IGNORED] * len(self._empty_row)] for name in self._labels},
-            }
-        input_ids = _padded(columns["input_ids"], self._pad_id)
-        mask = _padded([[1] * len(row) for row in columns["input_ids"]], 0)
-        return Batch(
-            inputs={
-                "input_ids": input_ids.to(self._device),
-                "attention_mask": mask.to(self._device),
-            },
-            labels=torch.stack(
-                [_padded(columns[name], IGNORED) for name in self._labels], dim=1
-            ).to(self._device),
-            index=torch.from_numpy(index).to(self._device),
-            word_places=_padded(columns["word_places"], IGNORED).to(self._device),
+        """The batch of some windows; of one row of padding if there are none."""
+        rows = rows[np.argsort(-self._lengths[rows], kind="stable")]
+        if not len(rows):
+            return self._empty()
+        return self._batch(
+            rows,
+            self._lengths[rows],
+            self._input_ids.of(rows)[0],
+            np.stack([labels.of(rows)[0] for labels in self._labels]),
+            *self._word_places.of(rows),
         )
 
+    def _empty(self) -> Batch:
+        # Real tokens and not nothing: attention over an empty row would be 0 / 0.
+        length = len(self._empty_row)
+        return self._batch(
+            np.array([PADDING_ROW]),
+            np.array([length]),
+            self._empty_row,
+            np.full((len(self._labels), length), IGNORED),
+            np.zeros(0, dtype=np.int64),
+            np.zeros(1, dtype=np.int64),
+        )
 
-def _padded(rows: list[list[int]], value: int) -> torch.Tensor:
-    """``[rows, longest]``, int64."""
-    padded = np.full((len(rows), max(map(len, rows))), value, dtype=np.int64)
-    for i, row in enumerate(rows):
-        padded[i, : len(row)] = row
-    return torch.from_numpy(padded)
+    def _batch(
+        self,
+        index: Ints,
+        lengths: Ints,
+        input_ids: Ints,
+        labels: Ints,
+        word_places: Ints,
+        num_words: Ints,
+    ) -> Batch:
+        """The batch of windows whose pieces, labels and words are given end to end."""
+        inputs: dict[str, Any]
+        if self._packing is not None:
+            windows = PackedWindows(lengths, self._device)
+            inputs = {
+                "input_ids": self._there(input_ids[None]),
+                "position_ids": self._there(windows.position_ids(self._packing.first_position)),
+                "windows": windows,
+            }
+            rows = lengths
+        else:
+            is_real = np.arange(lengths[0]) < lengths[:, None]
+            inputs = {
+                "input_ids": self._there(_padded(input_ids, is_real, self._pad_id)),
+                "attention_mask": self._there(is_real.astype(np.int64)),
+            }
+            labels = np.stack([_padded(each, is_real, IGNORED).ravel() for each in labels])
+            rows = np.full(len(lengths), lengths[0])
+        starts = np.repeat(np.cumsum(rows) - rows, num_words)
+        places = np.where(word_places == NO_PIECE, NO_PIECE, word_places + starts)
+        return Batch(
+            inputs=inputs,
+            labels=self._there(labels),
+            index=index,
+            num_pieces=self._there(rows),
+            num_words=num_words,
+            word_places=self._there(places),
+        )
+
+    def _there(self, values: npt.NDArray[Any] | torch.Tensor) -> torch.Tensor:
+        """On the device, without waiting for what it has still to compute."""
+        tensor = torch.as_tensor(values)
+        if self._device.type == "cuda":
+            tensor = tensor.pin_memory()
+        return tensor.to(self._device, non_blocking=True)
+
+
+class _Lists:
+    """A memory-mapped column of lists of whole numbers."""
+
+    def __init__(self, column: pa.ChunkedArray) -> None:
+        # A chunk begins at its first offset, not at the first of its values.
+        self._chunks = [(each.offsets.to_numpy(), each.values.to_numpy()) for each in column.chunks]
+        self._first_rows = np.cumsum([0, *(len(each) for each in column.chunks)])[:-1]
+
+    def of(self, rows: Rows) -> tuple[Ints, Ints]:
+        """The lists of some rows end to end, at least one, and the length of each."""
+        lists = []
+        chunks = np.searchsorted(self._first_rows, rows, side="right") - 1
+        for row, chunk in zip((rows - self._first_rows[chunks]).tolist(), chunks, strict=True):
+            offsets, values = self._chunks[chunk]
+            lists.append(values[offsets[row] : offsets[row + 1]])
+        return np.concatenate(lists, dtype=np.int64), np.array([len(each) for each in lists])
+
+
+def _padded(values: Ints, is_real: npt.NDArray[np.bool_], value: int) -> Ints:
+    """``[windows, longest]``."""
+    padded = np.full(is_real.shape, value, dtype=np.int64)
+    padded[is_real] = values
+    return padded
+
+
+def ahead(items: Iterator[Item]) -> Iterator[Item]:
+    """The same items, the next one made while one is used.
+
+    In a thread: making a batch is numpy's work, which lets others run, and a process of its own
+    would have to be forked beside the threads of the tokenizer and of torch.
+    """
+    none_left: Any = object()
+    with ThreadPoolExecutor(1, "batches") as thread:
+        coming = thread.submit(next, items, none_left)
+        while (item := coming.result()) is not none_left:
+            coming = thread.submit(next, items, none_left)
+            yield item
 
 
 def word_predictions(
     piece_ids: torch.Tensor, word_places: torch.Tensor, default_id: int
 ) -> torch.Tensor:
-    """The label ids of the owned words of a batch, row after row.
+    """The label ids of the words of a batch.
 
     Args:
-        piece_ids: ``[rows, pieces]``, predicted label ids.
-        word_places: ``[rows, words]`` as in ``Batch``.
+        piece_ids: ``[pieces]``, predicted label ids.
+        word_places: ``[words]`` as in ``Batch``.
         default_id: what a word without pieces is given.
 
     Returns:
-        ``[owned words of all rows]``.
+        ``[words]``.
     """
-    ids = piece_ids.gather(1, word_places.clamp(min=0))
-    ids = ids.masked_fill(word_places == NO_PIECE, default_id)
-    return ids[word_places != IGNORED]
+    ids = piece_ids[word_places.clamp(min=0)]
+    return ids.masked_fill(word_places == NO_PIECE, default_id)

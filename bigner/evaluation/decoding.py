@@ -47,15 +47,15 @@ class Iob2Decoder:
         """The label ids of the owned words of a batch, row after row.
 
         Args:
-            logits: ``[rows, pieces, labels]``.
-            word_places: ``[rows, words]``, as in ``Batch``; a word without pieces is ``O``.
+            logits: ``[pieces, labels]``.
+            word_places: ``[rows, words]``, as in ``Batch`` but row by row, filled up with
+                ``IGNORED``; a word without pieces is ``O``.
             begins: ``[rows, words]``, whether a word is the first of its sentence.
 
         Returns:
             ``[owned words of all rows]``.
         """
-        places = word_places.clamp(min=0).unsqueeze(-1).expand(-1, -1, logits.shape[-1])
-        scores = logits.float().gather(1, places)
+        scores = logits.float()[word_places.clamp(min=0)]
         scores = torch.where((word_places == NO_PIECE).unsqueeze(-1), self._only_o, scores)
         owned = word_places != IGNORED
         return self._best(scores, owned, begins)[owned]

@@ -5,14 +5,15 @@ from __future__ import annotations
 import time
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 import torch
 
+from bigner.config.schema import EvaluationConfig
 from bigner.data.batches import evaluation_batches
-from bigner.data.collate import Batch, Collator, word_predictions
+from bigner.data.collate import Batch, Collator, ahead, word_predictions
 from bigner.data.heads import Heads, paired
 from bigner.data.labels import IGNORED, LabelSet
 from bigner.data.prepare import Prepared, SplitData
@@ -23,6 +24,7 @@ from bigner.evaluation.gather import check_each_once, gather_padded
 from bigner.evaluation.metrics import ClassScores, Scores, score_classes, score_tags
 from bigner.log import progress
 from bigner.loss import token_losses
+from bigner.packing import Packing
 from bigner.strategies.base import Strategy
 
 Ids = npt.NDArray[np.int64]
@@ -49,8 +51,9 @@ class ShardedEvaluator:
         split: the split to score.
         heads: those of the model, see ``paired``; gold tags they do not know count as missed.
         world: all ranks.
-        batch_size: windows that one rank predicts at once.
-        decoding: ``argmax``, or ``iob2`` for sequences that are IOB2 throughout.
+        evaluation: how much one rank predicts at once, and how: by ``argmax``, or by ``iob2`` for
+            sequences that are IOB2 throughout.
+        packing: the model's, if it has one.
 
     Raises:
         ModelError: the model lacks a head that the data has.
@@ -63,16 +66,20 @@ class ShardedEvaluator:
         heads: Heads,
         world: World,
         *,
-        batch_size: int,
-        decoding: Literal["argmax", "iob2"] = "argmax",
+        evaluation: EvaluationConfig,
+        packing: Packing | None,
     ) -> None:
         self._split = split
         self._world = world
         self._gold = list(prepared.heads)
         self._model = [model for _, model in paired(prepared.heads, heads)]
-        self._collate = Collator(prepared, split, world.device)
+        self._collate = Collator(prepared, split, world.device, packing)
         self._batches = evaluation_batches(
-            split.column("length"), batch_size=batch_size, rank=world.rank, world_size=world.size
+            split.column("length"),
+            batch_tokens=evaluation.batch_tokens,
+            batch_size=evaluation.batch_size,
+            rank=world.rank,
+            world_size=world.size,
         )
         self._to_model_label = [
             _label_map(gold.labels, model.labels).to(world.device)
@@ -83,7 +90,7 @@ class ShardedEvaluator:
         self._id_dtype = torch.int8 if most <= 127 else torch.int32
         self._decoders = [
             Iob2Decoder(head.labels.tags, world.device)
-            if decoding == "iob2" and head.kind == "tags"
+            if evaluation.decoding == "iob2" and head.kind == "tags"
             else None
             for head in self._model
         ]
@@ -103,9 +110,10 @@ class ShardedEvaluator:
 
     def predict(self, strategy: Strategy) -> Predictions:
         """The prediction of every word, on every rank."""
+        shown = progress(self._batches, f"scoring {self._split.split}", self._world.is_main)
+        coming = ahead(map(self._collate, self._batches))
         local = [
-            self._predict_batch(strategy, self._collate(rows))
-            for rows in progress(self._batches, f"scoring {self._split.split}", self._world.is_main)
+            self._predict_batch(strategy, batch) for _, batch in zip(shown, coming, strict=True)
         ]
         index, sizes, losses, ids = (torch.cat(parts) for parts in zip(*local, strict=True))
         return self._assemble(
@@ -122,27 +130,31 @@ class ShardedEvaluator:
 
         Logits are given up for small integers here, on the device, before anything is kept.
         """
-        logits = strategy.predict(batch.inputs)
+        logits = strategy.predict(batch.inputs).flatten(0, -2)
         losses, ids = [], []
         for i, head in enumerate(self._model):
             of_head = logits[..., head.logits]
             # Labels of the data become labels of the model; -100 picks the map's last entry.
-            labels = self._to_model_label[i][batch.labels[:, i].clamp(min=-1)]
-            losses.append(token_losses(of_head, labels).double().sum(dim=1))
+            labels = self._to_model_label[i][batch.labels[i].clamp(min=-1)]
+            of_pieces = token_losses(of_head, labels).double()
+            losses.append(torch.segment_reduce(of_pieces, "sum", lengths=batch.num_pieces))
             ids.append(self._decode(i, of_head, batch).to(self._id_dtype))
-        sizes = (batch.word_places != IGNORED).sum(dim=1)
-        return batch.index, sizes, torch.stack(losses, dim=1), torch.stack(ids, dim=1)
+        index, sizes = torch.from_numpy(batch.index), torch.from_numpy(batch.num_words)
+        return index, sizes, torch.stack(losses, dim=1), torch.stack(ids, dim=1)
 
     def _decode(self, i: int, logits: torch.Tensor, batch: Batch) -> torch.Tensor:
         decoder = self._decoders[i]
         if decoder is None:
             default = self._model[i].default_id
             return word_predictions(logits.argmax(dim=-1), batch.word_places, default)
-        first = torch.from_numpy(self._split.column("first_word")[batch.index.cpu().numpy()])
-        words = first.unsqueeze(-1) + torch.arange(batch.word_places.shape[1])
+        words = np.arange(batch.num_words.max())
+        owned = torch.from_numpy(words < batch.num_words[:, None]).to(logits.device)
+        places = torch.full_like(owned, IGNORED, dtype=batch.word_places.dtype)
+        places = places.masked_scatter(owned, batch.word_places)
+        first = self._split.column("first_word")[batch.index]
         # A row has fewer words than the longest, and the last one's would lie beyond the split.
-        begins = torch.from_numpy(self._begins)[words.clamp(max=len(self._begins) - 1)]
-        return decoder(logits, batch.word_places, begins.to(logits.device))
+        begins = self._begins[(first[:, None] + words).clip(max=len(self._begins) - 1)]
+        return decoder(logits, places, torch.from_numpy(begins).to(logits.device))
 
     def _assemble(
         self, index: Ids, sizes: Ids, losses: npt.NDArray[np.float64], ids: Ids

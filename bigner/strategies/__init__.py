@@ -8,10 +8,10 @@ from bigner.config.deepspeed import render
 from bigner.config.schema import FsdpStrategy, RunConfig, SingleStrategy, ZeroStrategy
 from bigner.distributed import World
 from bigner.errors import LaunchError
-from bigner.strategies.base import Shard, StepOutcome, Strategy
+from bigner.strategies.base import PendingOutcome, Shard, StepOutcome, Strategy
 from bigner.strategies.precision import check_precision
 
-__all__ = ["Shard", "StepOutcome", "Strategy", "open_strategy"]
+__all__ = ["PendingOutcome", "Shard", "StepOutcome", "Strategy", "open_strategy"]
 
 
 def open_strategy(

@@ -9,10 +9,11 @@ import numpy as np
 import torch
 from transformers import PreTrainedModel
 
-from bigner.config.deepspeed import INITIAL_LOSS_SCALE_POWER, LOSS_SCALE_WINDOW
+from bigner.config.deepspeed import INITIAL_LOSS_SCALE_POWER, LOSS_SCALE_WINDOW, MIN_LOSS_SCALE
 from bigner.config.schema import Precision, TrainingConfig
+from bigner.distributed import World
 from bigner.optim import parameter_groups
-from bigner.strategies.base import StepOutcome, Strategy
+from bigner.strategies.base import PendingOutcome, Strategy
 
 ZerosLike = Callable[[torch.Tensor], torch.Tensor]
 
@@ -70,67 +71,100 @@ def set_learning_rate(optimizer: torch.optim.Optimizer, learning_rate: float) ->
         group["lr"] = learning_rate * group["lr_factor"]
 
 
+class LossScale:
+    """The dynamic loss scale of fp16, as torch's ``GradScaler`` moves it; 1 in other precisions.
+
+    It lives on the device and moves there: the host never waits for it.
+    """
+
+    def __init__(self, precision: Precision, device: torch.device) -> None:
+        self.is_dynamic = precision == "fp16"
+        initial = 2.0**INITIAL_LOSS_SCALE_POWER if self.is_dynamic else 1.0
+        self.value = torch.tensor(initial, device=device)
+        self.steps_since_change = torch.tensor(0.0, device=device)
+
+    def update(self, overflowed: torch.Tensor) -> None:
+        """Halve it after an overflow, double it after a window of steps without one."""
+        if not self.is_dynamic:
+            return
+        since = self.steps_since_change + 1
+        grows = since == LOSS_SCALE_WINDOW
+        kept = torch.where(grows, 2 * self.value, self.value)
+        self.value = torch.where(overflowed, self.value / 2, kept).clamp(min=MIN_LOSS_SCALE)
+        self.steps_since_change = since.masked_fill(overflowed | grows, 0.0)
+
+
 class Stepper:
-    """AdamW with clipping and, under fp16, torch's dynamic loss scale, over torch parameters."""
+    """AdamW with clipping and, under fp16, a dynamic loss scale, over torch parameters.
+
+    Unscaling, clipping and the update are one pass of the fused AdamW over the gradients, which
+    also skips a step whose gradient is not finite.
+
+    Args:
+        model: ready to run.
+        training: its optimizer and clipping.
+        precision: fp16 has a loss scale.
+        world: over which gradients are sharded, if they are.
+        zeros_like: makes optimizer state.
+        local: this rank's values of a gradient.
+    """
 
     def __init__(
         self,
         model: PreTrainedModel,
         training: TrainingConfig,
         precision: Precision,
-        device: torch.device,
+        world: World,
         zeros_like: ZerosLike = untouched_zeros,
+        local: Callable[[torch.Tensor], torch.Tensor] = torch.Tensor.detach,
     ) -> None:
         self.optimizer = adamw(model, training)
         self._parameters = [p for p in model.parameters() if p.requires_grad]
         create_adamw_state(self.optimizer, self._parameters, zeros_like)
         self._max_norm = training.max_grad_norm or float("inf")
-        self.scaler = torch.amp.GradScaler(
-            device.type,
-            enabled=precision == "fp16",
-            init_scale=2.0**INITIAL_LOSS_SCALE_POWER,
-            growth_interval=LOSS_SCALE_WINDOW,
-        )
+        self._scale = LossScale(precision, world.device)
+        self._world = world
+        self._local = local
 
     def backward(self, loss: torch.Tensor) -> None:
         """Backward of the scaled loss."""
-        self.scaler.scale(loss).backward()  # type: ignore[no-untyped-call]
+        torch.autograd.backward(loss * self._scale.value)
 
-    def step(self, learning_rate: float) -> StepOutcome:
+    def step(self, learning_rate: float) -> PendingOutcome:
         """Unscale, clip, update; a gradient that is not finite skips the update everywhere."""
         set_learning_rate(self.optimizer, learning_rate)
-        loss_scale = self.scaler.get_scale()
-        self.scaler.unscale_(self.optimizer)
-        norm = torch.nn.utils.clip_grad_norm_(self._parameters, self._max_norm)
-        if hasattr(norm, "full_tensor"):
-            norm = norm.full_tensor()
-        grad_norm = float(norm)
-        skipped = not torch.isfinite(torch.tensor(grad_norm)).item()
-        if self.scaler.is_enabled():
-            self.scaler.step(self.optimizer)
-            self.scaler.update()
-        elif not skipped:
-            self.optimizer.step()
+        scale, grad_norm = self._scale.value, self._grad_norm()
+        overflowed = ~grad_norm.isfinite()
+        # As torch's clip_grad_norm_ has it.
+        clipped_to = (self._max_norm / (grad_norm + 1e-6)).clamp(max=1.0)
+        # What GradScaler gives a fused optimizer: it divides by one and heeds the other.
+        self.optimizer.grad_scale = scale / clipped_to  # type: ignore[attr-defined]
+        self.optimizer.found_inf = overflowed.float()  # type: ignore[attr-defined]
+        self.optimizer.step()
         self.optimizer.zero_grad(set_to_none=True)
-        return StepOutcome(grad_norm, skipped, loss_scale)
+        self._scale.update(overflowed)
+        return PendingOutcome(torch.stack([grad_norm, overflowed.float(), scale]))
+
+    def _grad_norm(self) -> torch.Tensor:
+        """2-norm of the unscaled gradient, over all ranks."""
+        gradients = [self._local(p.grad) for p in self._parameters if p.grad is not None]
+        norm = torch.nn.utils.get_total_norm(gradients)
+        return self._world.sum(norm.square()).sqrt() / self._scale.value
 
     def scalars(self) -> dict[str, float]:
         """Optimizer step; under fp16 also the loss scale and the steps since it changed."""
         scalars = {"optimizer_step": optimizer_step(self.optimizer)}
-        if self.scaler.is_enabled():
-            state = self.scaler.state_dict()
-            scalars["loss_scale"] = float(state["scale"])
-            scalars["steps_since_overflow"] = float(state["_growth_tracker"])
+        if self._scale.is_dynamic:
+            scalars["loss_scale"] = float(self._scale.value)
+            scalars["steps_since_overflow"] = float(self._scale.steps_since_change)
         return scalars
 
     def load_scalars(self, scalars: Mapping[str, float]) -> None:
         """Take over the numbers of ``scalars``."""
         set_optimizer_step(self.optimizer, scalars["optimizer_step"])
-        if self.scaler.is_enabled() and "loss_scale" in scalars:
-            state = self.scaler.state_dict()
-            state["scale"] = scalars["loss_scale"]
-            state["_growth_tracker"] = int(scalars["steps_since_overflow"])
-            self.scaler.load_state_dict(state)
+        if self._scale.is_dynamic and "loss_scale" in scalars:
+            self._scale.value.fill_(scalars["loss_scale"])
+            self._scale.steps_since_change.fill_(scalars["steps_since_overflow"])
 
 
 class TorchStrategy(Strategy):
@@ -174,7 +208,7 @@ class TorchStrategy(Strategy):
     def backward(self, loss_share: torch.Tensor, *, last: bool) -> None:  # noqa: ARG002
         self._training.backward(loss_share * self._cancel_mean)
 
-    def step(self, learning_rate: float) -> StepOutcome:
+    def step(self, learning_rate: float) -> PendingOutcome:
         return self._training.step(learning_rate)
 
     @torch.no_grad()

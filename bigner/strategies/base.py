@@ -48,6 +48,22 @@ class StepOutcome:
     """The fp16 loss scale the step was computed with; 1 under bf16 and fp32."""
 
 
+class PendingOutcome:
+    """What one optimizer step will have come to, once the device has computed it.
+
+    Args:
+        numbers: ``[3]``: grad norm, whether the step was skipped, and loss scale.
+    """
+
+    def __init__(self, numbers: torch.Tensor) -> None:
+        self._numbers = numbers
+
+    def wait(self) -> StepOutcome:
+        """The outcome; the host waits for the device here, and nowhere else in a step."""
+        grad_norm, skipped, loss_scale = self._numbers.tolist()
+        return StepOutcome(grad_norm, bool(skipped), loss_scale)
+
+
 class Strategy(ABC):
     """A model made ready to train or predict; every verb is collective, in lockstep.
 
@@ -64,8 +80,8 @@ class Strategy(ABC):
         """Add the gradients of a share of the loss; ``last`` marks a step's last micro-batch."""
 
     @abstractmethod
-    def step(self, learning_rate: float) -> StepOutcome:
-        """Clip, update the parameters, and clear the gradients."""
+    def step(self, learning_rate: float) -> PendingOutcome:
+        """Clip, update the parameters, and clear the gradients; nothing waits for the device."""
 
     @abstractmethod
     def predict(self, inputs: Mapping[str, torch.Tensor]) -> torch.Tensor:

@@ -41,7 +41,9 @@ class Fsdp(TorchStrategy):
         # After sharding: the optimizer must hold the DTensors, not the whole parameters.
         stepper = None
         if training:
-            stepper = Stepper(model, training, precision, world.device, zeros_like=_zeros_like)
+            stepper = Stepper(
+                model, training, precision, world, zeros_like=_zeros_like, local=_local
+            )
         super().__init__(model, stepper, nullcontext(), cancel_mean=world.size)
 
     def shards(self) -> Iterator[Shard]:

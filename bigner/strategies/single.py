@@ -28,7 +28,7 @@ class Single(TorchStrategy):
         allocate(model, device)
         super().__init__(
             model,
-            Stepper(model, training, precision, device) if training else None,
+            Stepper(model, training, precision, world) if training else None,
             torch.autocast(device.type, dtype=DTYPES[precision], enabled=precision != "fp32"),
             cancel_mean=1,
         )

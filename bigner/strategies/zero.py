@@ -28,7 +28,7 @@ from bigner.strategies.adamw import (
     set_learning_rate,
     set_optimizer_step,
 )
-from bigner.strategies.base import DTYPES, Shard, StepOutcome, Strategy
+from bigner.strategies.base import DTYPES, PendingOutcome, Shard, Strategy
 
 SPEAKING_SETTINGS = ("comms_logger", "memory_breakdown", "wall_clock_breakdown")
 
@@ -130,12 +130,14 @@ class Zero(Strategy):
     def backward(self, loss_share: torch.Tensor, *, last: bool) -> None:
         # DeepSpeed averages over ranks, and over micro-batches unless told not to; the contract
         # wants the sum.
+        # Where a step's micro-batches end is ours to say, for their number may vary.
+        self._engine.set_gradient_accumulation_boundary(last)
         self._engine.backward(loss_share * self._world.size, scale_wrt_gas=False)
         if not last:
             # Counts the micro-batch; the parameters move at the last one.
             self._engine.step()
 
-    def step(self, learning_rate: float) -> StepOutcome:
+    def step(self, learning_rate: float) -> PendingOutcome:
         set_learning_rate(self._training, learning_rate)
         loss_scale = self._loss_scale()
         self._engine.step()
@@ -143,7 +145,8 @@ class Zero(Strategy):
         norm = self._engine.get_global_grad_norm()
         if self._fp16:
             self._scaler.update_scale(skipped)
-        return StepOutcome(float("inf") if skipped else float(norm), skipped, loss_scale)
+        norm = float("inf") if skipped else float(norm)
+        return PendingOutcome(torch.tensor([norm, float(skipped), loss_scale]))
 
     @torch.no_grad()
     def predict(self, inputs: Mapping[str, torch.Tensor]) -> torch.Tensor:

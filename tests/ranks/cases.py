@@ -71,7 +71,7 @@ def overflow_on_one_rank(world: World, *, run_file: str, overrides: list[str]) -
         if step == 1 and world.rank == world.size - 1:
             loss = loss * float("inf")
         strategy.backward(loss, last=True)
-        outcomes.append(strategy.step(1e-3))
+        outcomes.append(strategy.step(1e-3).wait())
         after = [shard.master for shard in strategy.shards()]
         moved.append(any(not torch.equal(a, b) for a, b in zip(before, after, strict=True)))
     result = {

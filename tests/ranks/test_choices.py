@@ -145,7 +145,7 @@ def _first_loss(config: RunConfig) -> float:
     model = whole_model(config.model, prepared.heads.names_of_logits, config.seed).double().eval()
     train, total = prepared.splits["train"], 0.0
     ones = [np.ones(train.windows.num_rows)] * len(prepared.heads)
-    plan = TrainingPlan(train.column("length"), ones, global_batch_size=8, seed=config.seed)
+    plan = TrainingPlan(train.column("length"), ones, training=config.training, seed=config.seed)
     windows = [train.windows[int(row)] for row in plan.epoch(0)[0].rows]
     for i, head in enumerate(prepared.heads):
         seen = Counter(one for row in train.windows[f"labels_{i}"] for one in row if one >= 0)

@@ -20,7 +20,7 @@ LAYERS = (
     ("errors",),
     ("config",),
     ("distributed", "log", "memory", "stop"),
-    ("modeling", "optim", "loss", "data", "sample", "tensor_files"),
+    ("modeling", "packing", "optim", "loss", "data", "sample", "tensor_files"),
     ("strategies",),
     ("evaluation", "checkpoint", "export", "predictions", "run_dir", "weights", "lint"),
     ("comparison", "training_run"),

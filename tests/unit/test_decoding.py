@@ -52,8 +52,10 @@ def test_the_best_of_all_sound_sequences(known: tuple[str, ...]) -> None:
         logits = torch.zeros(3, 6, len(known))
         for row in range(3):
             logits[row, places[row]] = scores[row]
+        places += 6 * torch.arange(3)[:, None]
+        for row in range(3):
             places[row, lengths[row] :] = IGNORED
-        ids = Iob2Decoder(known, CPU)(logits, places, begins).tolist()
+        ids = Iob2Decoder(known, CPU)(logits.flatten(0, 1), places, begins).tolist()
         rows = [scores[row, :length] for row, length in enumerate(lengths)]
         best = [best_of_all(row, begins[i].tolist(), known) for i, row in enumerate(rows)]
         assert ids == list(chain.from_iterable(best))
@@ -62,10 +64,10 @@ def test_the_best_of_all_sound_sequences(known: tuple[str, ...]) -> None:
 
 
 def test_a_word_without_pieces_is_o_and_ends_an_entity() -> None:
-    logits = torch.full((1, 3, 5), -5.0)
-    logits[0, 1, TAGS.index("B-X")] = 5.0
-    logits[0, 2, TAGS.index("I-X")] = 5.0
-    logits[0, 2, TAGS.index("B-X")] = 1.0
+    logits = torch.full((3, 5), -5.0)
+    logits[1, TAGS.index("B-X")] = 5.0
+    logits[2, TAGS.index("I-X")] = 5.0
+    logits[2, TAGS.index("B-X")] = 1.0
     begins = torch.tensor([[True, False, False]])
     decode = Iob2Decoder(TAGS, CPU)
     inside = decode(logits, torch.tensor([[1, 2, IGNORED]]), begins).tolist()
@@ -76,7 +78,7 @@ def test_a_word_without_pieces_is_o_and_ends_an_entity() -> None:
 
 def test_rows_of_nothing() -> None:
     places = torch.empty(1, 0, dtype=torch.long)
-    ids = Iob2Decoder(TAGS, CPU)(torch.zeros(1, 2, 5), places, places.bool())
+    ids = Iob2Decoder(TAGS, CPU)(torch.zeros(2, 5), places, places.bool())
     assert ids.tolist() == []
 
 

@@ -148,8 +148,8 @@ def texts_from(corpus: Sequence[tuple[list[str], list[int]]]) -> list[Text]:
 def predicted_from(window: Window) -> list[int]:
     """The prediction of each owned word if every labelled piece is predicted right."""
     wrong = len(LABELS)
-    pieces = torch.tensor([[wrong if label == IGNORED else label for label in window.labels[0]]])
-    places = torch.tensor([window.word_places])
+    pieces = torch.tensor([wrong if label == IGNORED else label for label in window.labels[0]])
+    places = torch.tensor(window.word_places, dtype=torch.long)
     return word_predictions(pieces, places, LABELS.id_of("O")).tolist()
 
 

@@ -14,7 +14,7 @@ from seqeval.metrics import f1_score, precision_score, recall_score
 from seqeval.scheme import IOB2
 from transformers import PreTrainedModel
 
-from bigner.config.schema import DataConfig
+from bigner.config.schema import DataConfig, EvaluationConfig
 from bigner.data.batches import PADDING_ROW
 from bigner.data.heads import Heads
 from bigner.data.labels import LabelSet
@@ -62,7 +62,15 @@ class Setup:
     def evaluator(self, batch_size: int = 7) -> ShardedEvaluator:
         split = self.prepared.splits["test"]
         heads = Heads.single(self.labels)
-        return ShardedEvaluator(self.prepared, split, heads, World(), batch_size=batch_size)
+        # Another strategy is opened on the same model; as it is, it is computed padded.
+        return ShardedEvaluator(
+            self.prepared,
+            split,
+            heads,
+            World(),
+            evaluation=EvaluationConfig(batch_size=batch_size),
+            packing=None,
+        )
 
     def run(self, batch_size: int = 7) -> Scores:
         return only(self.evaluator(batch_size).run(self.strategy))

@@ -184,7 +184,12 @@ def test_shares_of_ranks_and_micro_batches_sum_to_the_weighted_mean(
         expected += head_weights[i] * total / weight
     for world, micro in ((1, 12), (2, 3), (3, 2), (4, 1)):
         shares = [
-            loss.share(logits[start::world][at : at + micro], rows[at : at + micro], denominators)
+            loss.share(
+                logits[start::world][at : at + micro],
+                # Heads first.
+                rows[at : at + micro].transpose(0, 1),
+                denominators,
+            )
             for start in range(world)
             for rows in [labels[start::world]]
             for at in range(0, 12 // world, micro)
@@ -195,7 +200,7 @@ def test_shares_of_ranks_and_micro_batches_sum_to_the_weighted_mean(
 
 def test_a_global_batch_without_labels_costs_nothing() -> None:
     loss = TrainingLoss(LossConfig(), TWO, [1.0, 1.0], COUNTS, torch.device("cpu"))
-    share = loss.share(torch.randn(1, 3, 8), torch.full((1, 2, 3), IGNORED), [0.0, 0.0])
+    share = loss.share(torch.randn(1, 3, 8), torch.full((2, 1, 3), IGNORED), [0.0, 0.0])
     assert float(share) == 0.0
 
 

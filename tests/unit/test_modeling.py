@@ -125,7 +125,7 @@ def test_predicts_and_trains_a_step(family: str, tmp_path: Path) -> None:
     losses = [float(token_losses(logits, labels).mean())]
     for _ in range(10):
         strategy.backward(token_losses(strategy.forward(batch()), labels).mean(), last=True)
-        assert strategy.step(1e-3).grad_norm > 0.0
+        assert strategy.step(1e-3).wait().grad_norm > 0.0
         losses.append(float(token_losses(strategy.predict(batch()), labels).mean()))
     assert losses[-1] < losses[0]
     unmoved = [name for name, values in weights_of(model).items() if values.equal(before[name])]
