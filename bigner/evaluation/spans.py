@@ -139,16 +139,16 @@ class SpanReader:
 
 def _leniently(happens: npt.NDArray[np.uint8]) -> tuple[Ints, Ints]:
     """First and last words: what ends began where an entity last did before."""
-    ends = np.flatnonzero(happens & _ENDS)
+    ends = np.flatnonzero(happens & _ENDS > 0)
     # Where none did, as with prefixes that conlleval does not know, at the first word of all.
-    begins = np.append(0, np.flatnonzero(happens & _BEGINS))
+    begins = np.append(0, np.flatnonzero(happens & _BEGINS > 0))
     return begins[np.searchsorted(begins[1:], ends)], ends - 1
 
 
 def _strictly(happens: npt.NDArray[np.uint8]) -> tuple[Ints, Ints]:
     """First and last words: what begins goes on for as long as it may, and must end there."""
-    begins = np.flatnonzero(happens & _BEGINS)
-    stops = np.flatnonzero(~happens & _GOES_ON)
+    begins = np.flatnonzero(happens & _BEGINS > 0)
+    stops = np.flatnonzero(happens & _GOES_ON == 0)
     ends = stops[np.searchsorted(stops, begins, side="right")]
     # Of several beginnings before one end the first counts: within an entity none begins.
     whole = (np.diff(ends, prepend=-1) > 0) & (happens[ends] & _ENDS > 0)
