@@ -80,11 +80,11 @@ def evaluate(
         world,
         batch_size=config.evaluation.batch_size,
         decoding=config.evaluation.decoding,
+        scorer=config.evaluation.scorer,
     )
     timed, predictions = timed_run(evaluator, strategy)
     if predictions_file is not None and world.is_main:
-        words = data.sentences.data.column("words").to_pylist()
-        write_predictions(predictions_file, words, evaluator.tags_of_heads(predictions))
+        write_predictions(predictions_file, data.words, evaluator.tags_of_heads(predictions))
     strategy.close()
     return timed.as_json(config.chosen_head())
 
