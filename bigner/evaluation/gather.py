@@ -13,7 +13,7 @@ from bigner.errors import GatherError
 
 PAD = -100
 
-# Of the first dimension, from each rank: some megabytes from all of a large cluster.
+# Words or rows of each rank.
 _AT_ONCE = 1 << 18
 
 
@@ -44,9 +44,8 @@ def gather_padded(values: torch.Tensor, world: World, pad: int = PAD) -> torch.T
 def gather_stretches(
     values: torch.Tensor, world: World, pad: int = PAD, *, at_once: int = _AT_ONCE
 ) -> Iterator[torch.Tensor]:
-    """What ``gather_padded`` gives, a stretch of the values of every rank after the other.
-
-    So a rank that keeps less of what it is given than that never holds everything.
+    """What ``gather_padded`` gives, in stretches: beside what it keeps of them, a rank needs room
+    for one.
 
     Args:
         values: as for ``pad_across_processes``; a rank may have fewer, or none.
