@@ -10,17 +10,17 @@ breaks or tabs inside, have spaces for these.
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from bigner.errors import DataError, RunError
-from bigner.run_dir import write_text
+from bigner.run_dir import write_parts
 
 _BREAKS = str.maketrans("\t\n\r", "   ")
 _TAG = re.compile("O|[BI]-.+", re.DOTALL)
 
-Tags = Sequence[Sequence[str]]
+Sentences = Iterable[Sequence[str]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,13 +49,15 @@ class TaggedLines:
         return f"{self.path}:{line} has {found}"
 
 
-def write_predictions(path: Path, words: Tags, heads: Mapping[str, tuple[Tags, Tags]]) -> None:
+def write_predictions(
+    path: Path, words: Sentences, heads: Mapping[str, tuple[Sentences, Sentences]]
+) -> None:
     """Write words with both tags, sentence by sentence; a file is there whole or not at all.
 
     Args:
         path: of the file; of several heads each has its own, with ``-HEAD`` behind the stem.
-        words: of each sentence.
-        heads: gold and predicted tags of each sentence, by head.
+        words: of each sentence; gone through once for each head.
+        heads: gold and predicted tags of each sentence, by head; gone through once.
 
     Raises:
         RunError: it cannot be written.
@@ -64,17 +66,16 @@ def write_predictions(path: Path, words: Tags, heads: Mapping[str, tuple[Tags, T
         file = path if len(heads) == 1 else path.with_stem(f"{path.stem}-{head}")
         try:
             file.parent.mkdir(exist_ok=True)
-            write_text(file, _as_columns(words, *tags))
+            write_parts(file, _as_columns(words, *tags))
         except OSError as error:
             raise RunError(f"{file} cannot be written: {error}") from None
 
 
-def _as_columns(words: Tags, gold: Tags, predicted: Tags) -> str:
-    sentences = (
-        "".join(_line(*word) for word in zip(*columns, strict=True))
-        for columns in zip(words, gold, predicted, strict=True)
-    )
-    return "\n".join(sentences)
+def _as_columns(words: Sentences, gold: Sentences, predicted: Sentences) -> Iterator[str]:
+    between = ""
+    for columns in zip(words, gold, predicted, strict=True):
+        yield between + "".join(_line(*word) for word in zip(*columns, strict=True))
+        between = "\n"
 
 
 def _line(*fields: str) -> str:

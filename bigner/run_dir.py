@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import os
 import shutil
-from collections.abc import Iterator, Set
+from collections.abc import Iterable, Iterator, Set
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -34,6 +34,7 @@ _FREE_FIELDS = {
     "evaluation.batch_size",
     "evaluation.batch_tokens",
     "evaluation.on_collapse",
+    "evaluation.scorer",
     "evaluation.train_sample",
     "training.gradient_checkpointing",
     "training.batching",
@@ -259,9 +260,14 @@ def _leaves(
 
 def write_text(path: Path, text: str) -> None:
     """Write a file so that it is there whole or not at all."""
+    write_parts(path, [text])
+
+
+def write_parts(path: Path, parts: Iterable[str]) -> None:
+    """Write a file piece by piece, so that it is there whole or not at all."""
     working = path.with_name(f".{path.name}.tmp")
     with working.open("w", encoding="utf-8") as stream:
-        stream.write(text)
+        stream.writelines(parts)
         stream.flush()
         os.fsync(stream.fileno())
     working.replace(path)

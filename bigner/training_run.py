@@ -250,10 +250,9 @@ class TrainingRun:
         self, split: SplitData, evaluator: ShardedEvaluator, predictions: Predictions
     ) -> None:
         """Keep what the best weights say of a split."""
-        words = split.sentences.data.column("words")
         path = self.run_dir.predictions(split.split)
         self.world.main_first(
-            lambda: write_predictions(path, words.to_pylist(), evaluator.tags_of_heads(predictions))
+            lambda: write_predictions(path, split.words, evaluator.tags_of_heads(predictions))
         )
 
     def _export(self) -> None:

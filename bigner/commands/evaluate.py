@@ -87,8 +87,7 @@ def evaluate(
     )
     timed, predictions = timed_run(evaluator, strategy)
     if predictions_file is not None and world.is_main:
-        words = data.sentences.data.column("words").to_pylist()
-        write_predictions(predictions_file, words, evaluator.tags_of_heads(predictions))
+        write_predictions(predictions_file, data.words, evaluator.tags_of_heads(predictions))
     strategy.close()
     return timed.as_json(config.chosen_head())
 

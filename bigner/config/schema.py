@@ -653,6 +653,10 @@ class EvaluationConfig(Section):
     """`argmax` takes the best tag of each word; `iob2` the best sequence of tags in which no I-
     stands where it continues nothing."""
 
+    scorer: Literal["vectorised", "seqeval"] = "vectorised"
+    """`vectorised` counts entities for all words at once; `seqeval` has seqeval, and for heads of
+    classes scikit-learn, compute the same numbers to the last digit, far more slowly."""
+
     on_collapse: Literal["warn", "stop"] = "warn"
     """What to do when, after warm-up, every word of validation gets the same tag: `warn`, or save
     and `stop`."""

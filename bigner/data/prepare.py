@@ -56,6 +56,22 @@ _WINDOWS = {
 }
 
 
+# Sentences whose words are strings at the same time.
+_SENTENCES_AT_ONCE = 1000
+
+
+@dataclass(frozen=True, slots=True)
+class SentenceWords:
+    """The words of each sentence, read from the table as often as they are gone through."""
+
+    sentences: Dataset
+
+    def __iter__(self) -> Iterator[list[str]]:
+        column: pa.ChunkedArray = self.sentences.data.column("words")
+        for first in range(0, len(column), _SENTENCES_AT_ONCE):
+            yield from column.slice(first, _SENTENCES_AT_ONCE).to_pylist()
+
+
 @dataclass(frozen=True, slots=True)
 class SplitData:
     """One prepared split, memory-mapped."""
@@ -74,10 +90,27 @@ class SplitData:
         values: np.ndarray[Any, np.dtype[np.int64]] = self.windows.data.column(name).to_numpy()
         return values
 
+    @property
+    def words(self) -> SentenceWords:
+        """The words of each sentence."""
+        return SentenceWords(self.sentences)
+
+    def sentence_lengths(self) -> np.ndarray[Any, np.dtype[np.int64]]:
+        """``[sentences]``: how many words each has."""
+        chunks = self.sentences.data.column("tags_0").chunks
+        return np.concatenate(
+            [np.diff(chunk.offsets.to_numpy()) for chunk in chunks], dtype=np.int64
+        )
+
+    def label_ids(self, head: int) -> np.ndarray[Any, np.dtype[np.int16]]:
+        """``[words]``: the gold label of a head of each word, sentence after sentence."""
+        column = self.sentences.data.column(f"tags_{head}").combine_chunks()
+        ids: np.ndarray[Any, np.dtype[np.int16]] = column.flatten().to_numpy()
+        return ids
+
     def sentence_begins(self) -> np.ndarray[Any, np.dtype[np.bool_]]:
         """``[words]``: whether a word is the first of its sentence."""
-        column = self.sentences.data.column("tags_0").combine_chunks()
-        lengths = column.value_lengths().to_numpy()
+        lengths = self.sentence_lengths()
         begins = np.zeros(int(lengths.sum()), dtype=bool)
         begins[np.cumsum(lengths) - lengths] = True
         return begins

@@ -1,8 +1,9 @@
-"""The sharding-aware evaluator: one prediction for every word, exactly once, then seqeval."""
+"""The sharding-aware evaluator: one prediction for every word, exactly once, then scores."""
 
 from __future__ import annotations
 
 import time
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
@@ -14,20 +15,28 @@ import torch
 from bigner.config.schema import EvaluationConfig
 from bigner.data.batches import evaluation_batches
 from bigner.data.collate import Batch, Collator, ahead, word_predictions
-from bigner.data.heads import Heads, paired
+from bigner.data.heads import Head, Heads, paired
 from bigner.data.labels import IGNORED, LabelSet
 from bigner.data.prepare import Prepared, SplitData
 from bigner.distributed import World
 from bigner.errors import GatherError
 from bigner.evaluation.decoding import Iob2Decoder, begun_properly
-from bigner.evaluation.gather import check_each_once, gather_padded
-from bigner.evaluation.metrics import ClassScores, Scores, score_classes, score_tags
+from bigner.evaluation.gather import PAD, WordPlaces, check_each_once, gather_stretches
+from bigner.evaluation.metrics import (
+    ClassScores,
+    Scores,
+    score_class_ids,
+    score_classes,
+    score_tag_ids,
+    score_tags,
+)
+from bigner.evaluation.spans import Ids, Ints
+from bigner.evaluation.word_labels import WordLabels
 from bigner.log import progress
 from bigner.loss import token_losses
 from bigner.packing import Packing
 from bigner.strategies.base import Strategy
 
-Ids = npt.NDArray[np.int64]
 HeadScores = dict[str, Scores | ClassScores]
 """The scores of each head, in the order of the data's heads."""
 
@@ -38,7 +47,7 @@ class Predictions:
 
     word_ids: Ids
     """``[heads, words]``: for each head of the data, a label id of the model for each word of the
-    split, in order."""
+    split, in order; small integers."""
     mean_losses: tuple[float, ...]
     """Of each head, cross-entropy over all labelled pieces."""
 
@@ -51,8 +60,8 @@ class ShardedEvaluator:
         split: the split to score.
         heads: those of the model, see ``paired``; gold tags they do not know count as missed.
         world: all ranks.
-        evaluation: how much one rank predicts at once, and how: by ``argmax``, or by ``iob2`` for
-            sequences that are IOB2 throughout.
+        evaluation: how much one rank predicts at once; by ``argmax``, or by ``iob2`` for sequences
+            that are IOB2 throughout; ``vectorised`` scores, or the same from ``seqeval`` itself.
         packing: the model's, if it has one.
 
     Raises:
@@ -71,6 +80,7 @@ class ShardedEvaluator:
     ) -> None:
         self._split = split
         self._world = world
+        self._scorer = evaluation.scorer
         self._gold = list(prepared.heads)
         self._model = [model for _, model in paired(prepared.heads, heads)]
         self._collate = Collator(prepared, split, world.device, packing)
@@ -85,9 +95,8 @@ class ShardedEvaluator:
             _label_map(gold.labels, model.labels).to(world.device)
             for gold, model in zip(self._gold, self._model, strict=True)
         ]
-        # gloo and nccl know no 16-bit integers.
         most = max(len(head.labels) for head in self._model)
-        self._id_dtype = torch.int8 if most <= 127 else torch.int32
+        self._id_dtype, self._no_id = _integers_for(most)
         self._decoders = [
             Iob2Decoder(head.labels.tags, world.device)
             if evaluation.decoding == "iob2" and head.kind == "tags"
@@ -117,11 +126,17 @@ class ShardedEvaluator:
         ]
         index, sizes, losses, ids = (torch.cat(parts) for parts in zip(*local, strict=True))
         return self._assemble(
-            gather_padded(index, self._world).numpy(),
-            gather_padded(sizes, self._world).numpy(),
-            gather_padded(losses, self._world).numpy(),
-            gather_padded(ids, self._world).numpy(),
+            self._gathered(index),
+            self._gathered(sizes),
+            self._gathered(losses),
+            # Every rank comes to have all words, but of copies of them one stretch at a time.
+            (part.numpy() for part in gather_stretches(ids, self._world, self._no_id)),
         )
+
+    def _gathered(self, of_rows: torch.Tensor) -> npt.NDArray[Any]:
+        """``[ranks, rows, ...]``."""
+        parts = [part.numpy() for part in gather_stretches(of_rows, self._world)]
+        return np.concatenate(parts, axis=1)
 
     def _predict_batch(
         self, strategy: Strategy, batch: Batch
@@ -157,7 +172,7 @@ class ShardedEvaluator:
         return decoder(logits, places, torch.from_numpy(begins).to(logits.device))
 
     def _assemble(
-        self, index: Ids, sizes: Ids, losses: npt.NDArray[np.float64], ids: Ids
+        self, index: Ints, sizes: Ints, losses: npt.NDArray[np.float64], ids: Iterable[Ids]
     ) -> Predictions:
         """Put the gathered rows back into the order of the split.
 
@@ -165,7 +180,8 @@ class ShardedEvaluator:
             index: ``[ranks, rows]``, window of each row; negative for padding.
             sizes: ``[ranks, rows]``, owned words of each row.
             losses: ``[ranks, rows, heads]``, summed over the labelled pieces of each row.
-            ids: ``[ranks, words, heads]``, label ids of the owned words, row after row.
+            ids: ``[ranks, words, heads]``, label ids of the owned words, row after row; in
+                stretches of words, one after the other.
         """
         split = self._split
         first_word, num_words = split.column("first_word"), split.column("num_words")
@@ -173,21 +189,25 @@ class ShardedEvaluator:
         check_each_once(index[real], split.windows.num_rows, split.split)
         if (sizes[real] != num_words[index[real]]).any():
             raise GatherError(f"{split.split}: a window came back with other words than it owns")
-        word_ids = np.full((len(self._gold), int(num_words.sum())), -1, dtype=np.int64)
         row_losses = np.zeros((len(num_words), len(self._gold)))
-        for rank in range(len(index)):
-            rows = index[rank][real[rank]]
-            row_losses[rows] = losses[rank][real[rank]]
-            places = np.concatenate(
-                [np.arange(first_word[row], first_word[row] + num_words[row]) for row in rows]
-                or [np.empty(0, dtype=np.int64)]
-            )
-            word_ids[:, places] = ids[rank][: len(places)].T
-        assert (word_ids >= 0).all(), "a word without a prediction"
+        row_losses[index[real]] = losses[real]
+        places = [
+            WordPlaces(first_word[rows], num_words[rows])
+            for rows in (of_rank[there] for of_rank, there in zip(index, real, strict=True))
+        ]
+        shape = len(self._gold), int(num_words.sum())
+        word_ids = torch.full(shape, self._no_id, dtype=self._id_dtype).numpy()
+        start = 0
+        for stretch in ids:
+            for rank, of_rank in enumerate(places):
+                words = of_rank.between(start, start + stretch.shape[1])
+                word_ids[:, words] = stretch[rank, : len(words)].T
+            start += stretch.shape[1]
+        assert (word_ids != self._no_id).all(), "a word without a prediction"
         for i, decoder in enumerate(self._decoders):
             if decoder is not None:
                 tags = self._model[i].labels.tags
-                word_ids[i] = begun_properly(word_ids[i], self._begins, tags)
+                word_ids[i] = begun_properly(word_ids[i].astype(np.int64), self._begins, tags)
         # In the order of the split, so that the sum does not depend on who computed what.
         sums = row_losses.sum(axis=0)
         means = (sums[i] / max(1, self._count_labels(i)) for i in range(len(self._gold)))
@@ -202,8 +222,7 @@ class ShardedEvaluator:
         """The one label of a head that every word was given, while gold has several of them."""
         for i, head in enumerate(self._model):
             found = np.unique(predictions.word_ids[i])
-            gold = self._split.sentences.data.column(f"tags_{i}").combine_chunks().flatten()
-            if len(found) == 1 and len(gold.unique()) > 1:
+            if len(found) == 1 and len(np.unique(self._split.label_ids(i))) > 1:
                 of_head = f" (head {head.name})" if len(self._model) > 1 else ""
                 return f"{head.labels.tags[found[0]]}{of_head}"
         return None
@@ -212,40 +231,56 @@ class ShardedEvaluator:
         """Score gathered predictions, sentence by sentence; rank 0 does it and tells the others."""
         scores: HeadScores | None = None
         if self._world.is_main:
-            scores = {}
-            for head, loss in zip(self._gold, predictions.mean_losses, strict=True):
-                score = score_tags if head.kind == "tags" else score_classes
-                scores[head.name] = score(
-                    *self.tags(predictions, head.name),
-                    loss=loss,
-                    words_without_pieces=self._split.words_without_pieces,
-                )
+            scores = {head.name: self._score(predictions, head) for head in self._gold}
         shared: HeadScores = self._world.share_object(scores)
         return shared
 
+    def _score(self, predictions: Predictions, head: Head) -> Scores | ClassScores:
+        words = self.word_labels(predictions, head.name)
+        loss = predictions.mean_losses[self._gold.index(head)]
+        lost = self._split.words_without_pieces
+        if self._scorer == "seqeval":
+            tags = list(words.gold_tags()), list(words.predicted_tags())
+            by_referee = score_tags if head.kind == "tags" else score_classes
+            return by_referee(*tags, loss=loss, words_without_pieces=lost)
+        by_ids = score_tag_ids if head.kind == "tags" else score_class_ids
+        return by_ids(words, loss=loss, words_without_pieces=lost)
+
     def tags_of_heads(
         self, predictions: Predictions
-    ) -> dict[str, tuple[list[list[str]], list[list[str]]]]:
-        """Gold and predicted tags of each sentence, by head."""
-        return {head.name: self.tags(predictions, head.name) for head in self._gold}
+    ) -> dict[str, tuple[Iterator[list[str]], Iterator[list[str]]]]:
+        """Gold and predicted tags of each sentence, by head; to go through once."""
+        heads = {head.name: self.word_labels(predictions, head.name) for head in self._gold}
+        return {name: (words.gold_tags(), words.predicted_tags()) for name, words in heads.items()}
 
     def tags(
         self, predictions: Predictions, head: str | None = None
     ) -> tuple[list[list[str]], list[list[str]]]:
         """Gold and predicted tags of each sentence, for one head or the only one."""
+        words = self.word_labels(predictions, head)
+        return list(words.gold_tags()), list(words.predicted_tags())
+
+    def word_labels(self, predictions: Predictions, head: str | None = None) -> WordLabels:
+        """Gold and predicted label ids of each word, for one head or the only one."""
         names = [gold.name for gold in self._gold]
         i = 0 if head is None else names.index(head)
-        gold_ids = self._split.sentences.data.column(f"tags_{i}").to_pylist()
-        model_tags = np.array(self._model[i].labels.tags, dtype=object)
-        words = model_tags[predictions.word_ids[i]].tolist()
-        gold_tags = self._gold[i].labels.tags
-        gold, predicted = [], []
-        start = 0
-        for ids in gold_ids:
-            gold.append([gold_tags[one] for one in ids])
-            predicted.append(words[start : start + len(ids)])
-            start += len(ids)
-        return gold, predicted
+        return WordLabels(
+            gold=self._split.label_ids(i),
+            predicted=predictions.word_ids[i],
+            gold_labels=self._gold[i].labels.tags,
+            predicted_labels=self._model[i].labels.tags,
+            sentence_lengths=self._split.sentence_lengths(),
+        )
+
+
+def _integers_for(labels: int) -> tuple[torch.dtype, int]:
+    """The smallest integers that so many label ids fit in, and the one that stands for no label.
+
+    gloo and nccl know none of 16 bits.
+    """
+    if labels <= 127:
+        return torch.int8, PAD
+    return (torch.uint8, 255) if labels <= 255 else (torch.int32, PAD)
 
 
 def _label_map(data: LabelSet, model: LabelSet) -> torch.Tensor:
@@ -273,7 +308,7 @@ class Timed:
             **scores.as_dict(),
             **({"heads": heads} if len(heads) > 1 else {}),
             "seconds": round(self.seconds, 3),
-            # Over all ranks, gathering and seqeval included.
+            # Over all ranks, gathering and scoring included.
             "words_per_second": round(scores.words / self.seconds, 1),
         }
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
 import numpy as np
 import numpy.typing as npt
 import torch
@@ -10,6 +12,9 @@ from bigner.distributed import World
 from bigner.errors import GatherError
 
 PAD = -100
+
+# Words or rows of each rank.
+_AT_ONCE = 1 << 18
 
 
 def pad_across_processes(values: torch.Tensor, world: World, pad: int = PAD) -> torch.Tensor:
@@ -36,6 +41,26 @@ def gather_padded(values: torch.Tensor, world: World, pad: int = PAD) -> torch.T
     return torch.stack(world.all_gather(pad_across_processes(values, world, pad))).cpu()
 
 
+def gather_stretches(
+    values: torch.Tensor, world: World, pad: int = PAD, *, at_once: int = _AT_ONCE
+) -> Iterator[torch.Tensor]:
+    """What ``gather_padded`` gives, in stretches: beside what it keeps of them, a rank needs room
+    for one.
+
+    Args:
+        values: as for ``pad_across_processes``; a rank may have fewer, or none.
+        world: all ranks.
+        pad: what is put where a rank has no value.
+        at_once: how long a stretch of the first dimension is.
+
+    Yields:
+        ``[world size, *longest shape]``, the second dimension at most ``at_once``.
+    """
+    longest = int(world.max(torch.tensor(len(values))))
+    for start in range(0, longest, at_once):
+        yield gather_padded(values[start : start + at_once], world, pad)
+
+
 def check_each_once(index: npt.NDArray[np.int64], num_windows: int, what: str) -> None:
     """Refuse predictions that do not cover each window exactly once.
 
@@ -53,3 +78,26 @@ def check_each_once(index: npt.NDArray[np.int64], num_windows: int, what: str) -
     if len(wrong):
         times = ", ".join(f"window {i} {counts[i]} times" for i in wrong[:5])
         raise GatherError(f"{what}: {len(wrong)} windows were not predicted exactly once ({times})")
+
+
+class WordPlaces:
+    """Where the words that one rank gave belong in the split.
+
+    Args:
+        first: ``[rows]``, place of the first word of each of its rows.
+        sizes: ``[rows]``, words of each.
+    """
+
+    def __init__(self, first: npt.NDArray[np.int64], sizes: npt.NDArray[np.int64]) -> None:
+        self._ends = np.cumsum(sizes)
+        # From a word's number among those of the rank to its place.
+        self._shift = first - self._ends + sizes
+
+    def between(self, start: int, stop: int) -> npt.NDArray[np.int64]:
+        """The places of the rank's words from number ``start`` up to ``stop``, or to its last."""
+        last = int(self._ends[-1]) if len(self._ends) else 0
+        words = np.arange(start, min(stop, last))
+        places: npt.NDArray[np.int64] = (
+            words + self._shift[np.searchsorted(self._ends, words, side="right")]
+        )
+        return places

@@ -13,7 +13,7 @@ from bigner.commands.evaluate import evaluate
 from bigner.commands.train import train
 from bigner.config.load import load_config
 from bigner.distributed import World
-from bigner.evaluation.gather import gather_padded
+from bigner.evaluation.gather import gather_padded, gather_stretches
 from bigner.modeling import build_model
 from bigner.strategies import open_strategy
 from bigner.weights import InitialWeights
@@ -84,11 +84,17 @@ def overflow_on_one_rank(world: World, *, run_file: str, overrides: list[str]) -
     return result
 
 
-def gather_unequal(world: World) -> list[Any]:
+def gather_unequal(world: World) -> dict[str, list[Any]]:
     """Every rank brings a tensor of another shape; rank 1 brings nothing."""
     rows = 0 if world.rank == 1 else world.rank + 1
     mine = torch.full((rows, 2 + world.rank), world.rank, dtype=torch.int32)
-    return gather_padded(mine, world).tolist()
+    bytes_ = gather_stretches(mine.to(torch.uint8), world, 255, at_once=2)
+    return {
+        "whole": gather_padded(mine, world).tolist(),
+        "stretches": [part.tolist() for part in gather_stretches(mine, world, at_once=2)],
+        "bytes": [part.tolist() for part in bytes_],
+        "nothing": list(gather_stretches(mine[:0], world)),
+    }
 
 
 def left_behind(

@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 from seqeval.metrics import classification_report, f1_score, precision_score, recall_score
 from seqeval.scheme import IOB2
@@ -110,6 +111,18 @@ def test_scores_are_seqevals_on_the_one_process_predictions(
     assert result["words"] == sum(map(len, gold))
 
 
+def test_seqeval_itself_gives_the_same_numbers(
+    project: Path, trained: dict[str, Any], scores: dict[str, dict[str, Any]]
+) -> None:
+    by_seqeval = cases.evaluate_runs(
+        World(),
+        run_file=str(project / "run.yaml"),
+        model=trained["model"],
+        runs={"by-seqeval": [*WINDOWS, "evaluation.scorer=seqeval"]},
+    )
+    assert _without_speed(by_seqeval["by-seqeval"]) == scores["single-32-world1-rank0"]
+
+
 def test_the_exported_model_scores_as_it_did_in_training(
     trained: dict[str, Any], scores: dict[str, dict[str, Any]]
 ) -> None:
@@ -146,4 +159,9 @@ def test_gather_agrees_on_the_longest_and_pads(tmp_path: Path) -> None:
         [[pad] * 4, [pad] * 4, [pad] * 4],
         [[2, 2, 2, 2], [2, 2, 2, 2], [2, 2, 2, 2]],
     ]
-    assert ranks == [expected] * 3
+    assert [rank["whole"] for rank in ranks] == [expected] * 3
+    stretches = [[rows[:2] for rows in expected], [rows[2:] for rows in expected]]
+    assert [rank["stretches"] for rank in ranks] == [stretches] * 3
+    in_bytes = [np.where(np.array(part) == pad, 255, part).tolist() for part in stretches]
+    assert [rank["bytes"] for rank in ranks] == [in_bytes] * 3
+    assert [rank["nothing"] for rank in ranks] == [[]] * 3

@@ -6,6 +6,7 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from tokenizers import Regex, normalizers
 from transformers import (
@@ -17,6 +18,7 @@ from transformers import (
 
 from bigner.config.schema import ModelConfig, RunConfig
 from bigner.distributed import World
+from bigner.evaluation.word_labels import WordLabels
 from bigner.modeling import allocate, build_model
 from bigner.sample.tokenizer import train_tokenizer
 from bigner.strategies import Shard, Strategy, open_strategy
@@ -42,6 +44,18 @@ def write_columns(path: Path, sentences: Iterable[TaggedSentence]) -> Path:
     blocks = ("".join(f"{word}\t{tag}\n" for word, tag in sentence) for sentence in sentences)
     path.write_text("\n".join(blocks), encoding="utf-8")
     return path
+
+
+def word_labels(gold: Sequence[Sequence[str]], predicted: Sequence[Sequence[str]]) -> WordLabels:
+    """Tags of sentences as the evaluator has them: ids of labels that each side orders its way."""
+    names, ids = [], []
+    for side, reverse in ((gold, False), (predicted, True)):
+        tags = [tag for sentence in side for tag in sentence]
+        own = tuple(sorted(set(tags), reverse=reverse))
+        names.append(own)
+        ids.append(np.array([own.index(tag) for tag in tags], dtype=np.int8))
+    lengths = np.array([len(sentence) for sentence in gold])
+    return WordLabels(*ids, *names, lengths)
 
 
 def tiny_tokenizer() -> PreTrainedTokenizerFast:

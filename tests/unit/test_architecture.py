@@ -257,6 +257,7 @@ def test_the_closure_follows_imports() -> None:
         "bigner.commands.lint",
         "bigner.commands.validate",
         "bigner.data.corpus",
+        "bigner.evaluation.metrics",
         "bigner.log",
     ],
 )

@@ -10,6 +10,8 @@ import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
+from hypothesis import given
+from hypothesis import strategies as st
 from seqeval.metrics import f1_score, precision_score, recall_score
 from seqeval.scheme import IOB2
 from transformers import PreTrainedModel
@@ -22,6 +24,7 @@ from bigner.data.prepare import Prepared, prepare
 from bigner.distributed import World
 from bigner.errors import GatherError
 from bigner.evaluation.evaluator import HeadScores, Predictions, ShardedEvaluator, timed_run
+from bigner.evaluation.gather import WordPlaces
 from bigner.evaluation.metrics import Scores
 from bigner.strategies import Strategy
 from tests.unit.helpers import (
@@ -59,16 +62,14 @@ class Setup:
         config = run_config(self.folder, self.folder / "model")
         return opened(config, self.model, training=False)
 
-    def evaluator(self, batch_size: int = 7) -> ShardedEvaluator:
-        split = self.prepared.splits["test"]
-        heads = Heads.single(self.labels)
+    def evaluator(self, batch_size: int = 7, **choices: Any) -> ShardedEvaluator:
         # Another strategy is opened on the same model; as it is, it is computed padded.
         return ShardedEvaluator(
             self.prepared,
-            split,
-            heads,
+            self.prepared.splits["test"],
+            Heads.single(self.labels),
             World(),
-            evaluation=EvaluationConfig(batch_size=batch_size),
+            evaluation=EvaluationConfig(batch_size=batch_size, **choices),
             packing=None,
         )
 
@@ -154,13 +155,26 @@ def predicted_one_by_one(setup: Setup) -> tuple[list[str], float]:
 
 
 @pytest.mark.parametrize("alignment", ["first", "all"])
-@pytest.mark.parametrize("known", [("LOC", "ORG", "PER"), ("PER",), ("LOC", "NEW", "PER")])
+@pytest.mark.parametrize(
+    ("known", "dtype"),
+    [
+        (("LOC", "ORG", "PER"), np.int8),
+        (("PER",), np.int8),
+        (("LOC", "NEW", "PER"), np.int8),
+        # 127 and 255 labels are the most that the smaller integers hold.
+        (("LOC", *map(str, range(62))), np.int8),
+        (("LOC", *map(str, range(63))), np.uint8),
+        (("LOC", *map(str, range(126))), np.uint8),
+        (("LOC", *map(str, range(127))), np.int32),
+    ],
+)
 def test_predictions_are_the_models_own(
-    known: tuple[str, ...], alignment: str, tmp_path: Path
+    known: tuple[str, ...], dtype: type, alignment: str, tmp_path: Path
 ) -> None:
     setup = set_up(tmp_path, labels=LabelSet.of_types(known), alignment=alignment)
     evaluator = setup.evaluator()
     predictions = evaluator.predict(setup.strategy)
+    assert predictions.word_ids.dtype == dtype
     tags, loss = predicted_one_by_one(setup)
     assert [tag for sentence in evaluator.tags(predictions)[1] for tag in sentence] == tags
     assert predictions.mean_losses == pytest.approx((loss,), rel=1e-5)
@@ -171,6 +185,16 @@ def test_scores_do_not_depend_on_the_batch_size(tmp_path: Path) -> None:
     one, seven, many = (setup.run(batch_size) for batch_size in (1, 7, 32))
     assert one == seven == many
     assert one.f1 > 0.0
+
+
+@pytest.mark.parametrize("known", [("LOC", "ORG", "PER"), ("PER", "NEW")])
+def test_seqeval_gives_the_same_scores(known: tuple[str, ...], tmp_path: Path) -> None:
+    setup = set_up(tmp_path, labels=LabelSet.of_types(known))
+    vectorised = setup.evaluator()
+    predictions = vectorised.predict(setup.strategy)
+    scores = only(vectorised.score(predictions))
+    assert scores == only(setup.evaluator(scorer="seqeval").score(predictions))
+    assert 0.0 < scores.f1 != scores.strict.f1
 
 
 def test_unknown_gold_types_are_missed(tmp_path: Path) -> None:
@@ -213,8 +237,10 @@ class Gathered:
     losses: np.ndarray[Any, Any]
     ids: np.ndarray[Any, Any]
 
-    def assemble(self, evaluator: ShardedEvaluator) -> Predictions:
-        return evaluator._assemble(self.index, self.sizes, self.losses, self.ids)
+    def assemble(self, evaluator: ShardedEvaluator, at_once: int = 1000) -> Predictions:
+        starts = range(0, self.ids.shape[1], at_once)
+        ids = (self.ids[:, start : start + at_once] for start in starts)
+        return evaluator._assemble(self.index, self.sizes, self.losses, ids)
 
 
 def gathered(setup: Setup) -> Gathered:
@@ -243,14 +269,35 @@ def gathered(setup: Setup) -> Gathered:
     )
 
 
-def test_rows_of_all_ranks_come_back_in_order(tmp_path: Path) -> None:
+@pytest.mark.parametrize("at_once", [1, 7, 100, 1000])
+def test_rows_of_all_ranks_come_back_in_order(at_once: int, tmp_path: Path) -> None:
     setup = set_up(tmp_path)
-    predictions = gathered(setup).assemble(setup.evaluator())
+    predictions = gathered(setup).assemble(setup.evaluator(), at_once)
     words = sum(map(len, CORPUS))
     assert predictions.word_ids.tolist() == [[i % 7 for i in range(words)]]
     split = setup.prepared.splits["test"]
     total = 0.5 * sum(range(split.windows.num_rows))
     assert predictions.mean_losses == pytest.approx((total / split.label_counts(0, 7).sum(),))
+
+
+@given(
+    st.lists(st.tuples(st.integers(0, 500), st.integers(0, 9)), max_size=9),
+    st.integers(0, 90),
+    st.integers(0, 90),
+)
+def test_places_of_a_ranks_words(rows: list[tuple[int, int]], start: int, length: int) -> None:
+    first, sizes = np.array(rows, dtype=np.int64).reshape(-1, 2).T
+    expected = [place for begin, size in rows for place in range(begin, begin + size)]
+    found = WordPlaces(first, sizes).between(start, start + length)
+    assert found.tolist() == expected[start : start + length]
+
+
+def test_a_rank_that_gave_fewer_words(tmp_path: Path) -> None:
+    setup = set_up(tmp_path)
+    doctored = gathered(setup)
+    doctored.ids = doctored.ids[:, :-9]
+    with pytest.raises(AssertionError, match="a word without a prediction"):
+        doctored.assemble(setup.evaluator())
 
 
 def test_a_lost_window(tmp_path: Path) -> None:

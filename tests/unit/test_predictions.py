@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import tracemalloc
+from itertools import repeat
 from pathlib import Path
 
 import pytest
@@ -43,6 +45,28 @@ def test_the_file_is_plain(tmp_path: Path) -> None:
     )
     assert path.read_text() == "Anna\tB-PER\tB-PER\na b \tO\tB-PER\n\n.\tO\tO\n"
     assert list(tmp_path.iterdir()) == [path]
+
+
+def test_several_heads_are_written_as_they_come(tmp_path: Path) -> None:
+    words = [["Anna", "sleeps"], ["."]]
+    tags, classes = [["B-PER", "O"], ["O"]], [["NOUN", "VERB"], ["X"]]
+    heads = {"ner": (iter(tags), iter(tags)), "pos": (iter(classes), iter(classes))}
+    write_predictions(tmp_path / "test.tsv", words, heads)
+    ner, pos = ((tmp_path / f"test-{head}.tsv").read_text() for head in heads)
+    assert ner == "Anna\tB-PER\tB-PER\nsleeps\tO\tO\n\n.\tO\tO\n"
+    assert pos == "Anna\tNOUN\tNOUN\nsleeps\tVERB\tVERB\n\n.\tX\tX\n"
+
+
+def test_no_more_than_a_sentence_is_held(tmp_path: Path) -> None:
+    words, tags = ["word"] * 20, ["B-creative-work"] * 20
+    sentences = 5000
+    tracemalloc.start()
+    heads = {"tags": (repeat(tags, sentences), repeat(tags, sentences))}
+    write_predictions(tmp_path / "test.tsv", repeat(words, sentences), heads)
+    _, peak = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert (tmp_path / "test.tsv").stat().st_size > 3 * 10**6
+    assert peak < 3 * 10**5
 
 
 def test_no_place_to_write(tmp_path: Path) -> None:

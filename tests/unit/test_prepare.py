@@ -83,6 +83,24 @@ def test_a_prepared_corpus(tmp_path: Path) -> None:
         assert window["num_words"] == len(window["word_places"])
 
 
+def test_sentences_as_arrays(tmp_path: Path) -> None:
+    # So many that the table is written, and read, in several parts.
+    corpus = SENTENCES * 300
+    write_columns(tmp_path / "train", corpus)
+    prepared = prepared_in(tmp_path)
+    train = prepared.splits["train"]
+    assert train.sentences.data.column("words").num_chunks > 1
+    for _ in range(2):
+        assert list(train.words) == [[word for word, _ in sentence] for sentence in corpus]
+    lengths = [len(sentence) for sentence in corpus]
+    assert train.sentence_lengths().tolist() == lengths
+    names = prepared.heads[0].labels.tags
+    tags = [tag for sentence in corpus for _, tag in sentence]
+    assert [names[i] for i in train.label_ids(0)] == tags
+    begins = [i == 0 for length in lengths for i in range(length)]
+    assert train.sentence_begins().tolist() == begins
+
+
 def test_it_is_memory_mapped(tmp_path: Path) -> None:
     prepared = prepared_in(tmp_path)
     for split in prepared.splits.values():
