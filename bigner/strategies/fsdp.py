@@ -17,6 +17,7 @@ from bigner.distributed import World
 from bigner.modeling import allocate, units
 from bigner.strategies.adamw import Stepper, TorchStrategy, untouched_zeros
 from bigner.strategies.base import DTYPES, Shard
+from bigner.strategies.exchange import ExchangedAllGather, ExchangedReduceScatter
 
 # Nothing here changes logits in place, which is what this warns of at every first forward.
 warnings.filterwarnings("ignore", message="FSDP2-wrapped module .* returned a view tensor")
@@ -73,9 +74,17 @@ def _shard(
         param_dtype=dtype, reduce_dtype=torch.float32, output_dtype=torch.float32
     )
     reshard = config.reshard_after_forward
-    for unit in units(model):
+    table = model.get_input_embeddings()
+    for unit in [table, *units(model)]:
         fully_shard(unit, mesh=mesh, mp_policy=policy, reshard_after_forward=reshard)
+    # The gradient of a look-up needs no value of the table, the largest parameter by far.
+    table.set_unshard_in_backward(False)
     fully_shard(model, mesh=mesh, mp_policy=root)
+    if world.device.type == "cpu" and world.size > 1:
+        for module in model.modules():
+            if isinstance(module, FSDPModule):
+                module.set_custom_all_gather(ExchangedAllGather())  # type: ignore[arg-type]
+                module.set_custom_reduce_scatter(ExchangedReduceScatter())  # type: ignore[arg-type]
     allocate(model, world.device)
 
 
