@@ -16,6 +16,7 @@ from bigner.distributed import World
 from bigner.errors import CheckpointError
 from bigner.run_dir import write_json
 from bigner.strategies.base import Strategy
+from bigner.table import TableFolder, UsedRows, fill_rows
 from bigner.tensor_files import TensorEntry, entries_of, read_range, write_tensors
 
 SINGLE = "model.safetensors"
@@ -31,6 +32,7 @@ def export_model(
     world: World,
     model: PreTrainedModel,
     *,
+    table: TableFolder | None = None,
     max_file_bytes: int = MAX_FILE_BYTES,
 ) -> None:
     """Write a folder that ``transformers.pipeline`` loads, in fp32; collective.
@@ -44,6 +46,7 @@ def export_model(
         strategy: whose shards are exported.
         world: all ranks.
         model: names the buffers that are saved.
+        table: the whole embedding table, where the model has some of its rows.
         max_file_bytes: beyond it the weights are spread over several files.
 
     Raises:
@@ -55,8 +58,12 @@ def export_model(
         entries = [
             TensorEntry(shard.name, torch.float32, shard.shape) for shard in strategy.shards()
         ]
+        tensors = gathered
         try:
-            write_model(folder, plain, model, entries, gathered, max_file_bytes)
+            if table is not None:
+                tensors = table.tensors([entry.name for entry in entries], gathered)
+                entries = table.entries(entries)
+            write_model(folder, plain, model, entries, tensors, max_file_bytes)
         except CheckpointError as error:
             failure = error
     for _ in gathered:
@@ -182,10 +189,15 @@ def _split(entries: Sequence[TensorEntry], max_file_bytes: int) -> list[list[Ten
     return files
 
 
-def load_weights(folder: Path, strategy: Strategy) -> None:
-    """Put the weights of an exported folder into the shards; collective.
+def load_weights(folder: Path, strategy: Strategy, rows: UsedRows | None = None) -> None:
+    """Put the weights of an exported folder into the shards, to predict with; collective.
 
     Every rank reads its own ranges and nothing else.
+
+    Args:
+        folder: the folder.
+        strategy: whose shards are filled.
+        rows: of the embedding table, where the model has some of them.
 
     Raises:
         CheckpointError: the folder does not hold this model.
@@ -197,7 +209,11 @@ def load_weights(folder: Path, strategy: Strategy) -> None:
             places = json.loads(index.read_text(encoding="utf-8"))["weight_map"]
         for shard in strategy.shards():
             path = folder / places.get(shard.name, SINGLE)
-            read_range(path, shard.name, shard.offset, shard.master[: shard.numel])
+            values = shard.master[: shard.numel]
+            if rows is not None and shard.name == rows.parameter:
+                fill_rows(path, rows, shard.offset, values, shard.shape[1])
+            else:
+                read_range(path, shard.name, shard.offset, values)
     except (OSError, ValueError, KeyError, SafetensorError, RuntimeError) as error:
         raise CheckpointError(f"{folder} does not hold this run's weights: {error}") from None
     strategy.publish()

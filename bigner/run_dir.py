@@ -87,6 +87,11 @@ class RunDir:
         return self.path / "plain"
 
     @property
+    def table(self) -> Path:
+        """The whole embedding table, where the run trains some of its rows."""
+        return self.path / "table"
+
+    @property
     def checkpoints(self) -> Path:
         """One folder for each checkpoint."""
         return self.path / "checkpoints"

@@ -15,6 +15,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+import numpy.typing as npt
 import torch
 from safetensors import safe_open
 
@@ -127,6 +129,31 @@ def read_range(path: Path, name: str, offset: int, target: torch.Tensor) -> None
     for values in _ranges(path, name, offset, target.numel()):
         target[filled : filled + values.numel()].copy_(values)
         filled += values.numel()
+
+
+def read_rows(path: Path, name: str, ids: npt.NDArray[np.int64], target: torch.Tensor) -> None:
+    """Fill ``target``, ``[rows, width]``, with some rows of a matrix, in target's dtype.
+
+    Args:
+        path: of the file.
+        name: of the matrix.
+        ids: ``[rows]``, rising.
+        target: what is filled.
+
+    Raises:
+        OSError, SafetensorError: the file is missing, or its header or that name in it.
+        ValueError: the matrix has fewer rows, or of another width.
+    """
+    with safe_open(path, "pt") as file:
+        saved = file.get_slice(name)
+        shape = saved.get_shape()
+        if len(shape) != 2 or shape[1] != target.shape[1] or (len(ids) and ids[-1] >= shape[0]):
+            raise ValueError(f"{name} has shape {shape}, and rows up to {ids[-1:]} are wanted")
+        # Neighbours are read at once.
+        for run in np.split(np.arange(len(ids)), np.flatnonzero(np.diff(ids) != 1) + 1):
+            if len(run):
+                first, last = int(ids[run[0]]), int(ids[run[-1]])
+                target[int(run[0]) : int(run[-1]) + 1].copy_(saved[first : last + 1])
 
 
 def checksum_of(path: Path, name: str, numel: int) -> str:

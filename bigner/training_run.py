@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import shutil
 import time
 from collections import deque
 from collections.abc import Iterator
@@ -14,6 +15,7 @@ from pathlib import Path
 from signal import Signals
 from typing import Any, NoReturn
 
+import numpy as np
 import torch
 from transformers import PreTrainedModel
 
@@ -27,7 +29,7 @@ from bigner.config.schema import RunConfig
 from bigner.data.prepare import Prepared, SplitData
 from bigner.data.subset import sample_of
 from bigner.distributed import World
-from bigner.errors import CheckpointError, RunError, Stopped
+from bigner.errors import CheckpointError, ConfigError, Problem, RunError, Stopped
 from bigner.evaluation.evaluator import Predictions, ShardedEvaluator, timed_run
 from bigner.export import export_model, load_weights
 from bigner.log import MetricsLog, inform, plain, show_scores, warn
@@ -38,6 +40,8 @@ from bigner.predictions import write_predictions
 from bigner.run_dir import RunDir, differences, write_json
 from bigner.stop import StopSignals
 from bigner.strategies import PendingOutcome, StepOutcome, Strategy
+from bigner.table import Ints, TableFolder, UsedRows, fill_rows
+from bigner.weights import InitialWeights
 
 _LOSSES_TOLD = 5
 
@@ -52,6 +56,8 @@ class TrainingRun:
     prepared: Prepared
     model: PreTrainedModel
     packing: Packing | None
+    rows: UsedRows | None
+    """The rows of the embedding table that are trained, if not all are."""
     strategy: Strategy
     steps_per_epoch: int
     total_steps: int
@@ -232,6 +238,7 @@ class TrainingRun:
             self.world,
             evaluation=self.config.evaluation,
             packing=self.packing,
+            places=self.places,
         )
 
     def _score(
@@ -256,7 +263,14 @@ class TrainingRun:
         )
 
     def _export(self) -> None:
-        export_model(self.run_dir.model, self.run_dir.plain, self.strategy, self.world, self.model)
+        export_model(
+            self.run_dir.model,
+            self.run_dir.plain,
+            self.strategy,
+            self.world,
+            self.model,
+            table=TableFolder(self.run_dir.table) if self.rows else None,
+        )
 
     # ------------------------------------------------------------ saving
 
@@ -275,6 +289,8 @@ class TrainingRun:
         best = self.best()
         if best is not None:
             links[folders.BEST] = self.run_dir.model
+        if self.rows is not None:
+            links[folders.TABLE] = self.run_dir.table
         state = {
             "epoch": round(self.step / self.steps_per_epoch, 4),
             "skipped_steps": self.skipped_steps,
@@ -355,6 +371,33 @@ class TrainingRun:
                 raise
             raise lost from None
 
+    # ------------------------------------------------------------ beginning
+
+    @cached_property
+    def places(self) -> Ints | None:
+        """``[pieces]``, what the model calls each piece, where it does not have all of them."""
+        return None if self.rows is None else self.rows.places()
+
+    def begin(self, weights: InitialWeights) -> None:
+        """Fill the shards with the first values of the model.
+
+        Raises:
+            ModelError: a file changed meanwhile, or a weight cannot be drawn.
+            CheckpointError: the whole embedding table cannot be written.
+        """
+        table, rows = TableFolder(self.run_dir.table), self.rows
+        if rows is not None:
+            self.world.main_first(lambda: table.write(rows, weights.whole(rows.parameter)))
+        for shard in self.strategy.shards():
+            if rows is not None and shard.name == rows.parameter:
+                values = shard.master[: shard.numel]
+                fill_rows(table.file, rows, shard.offset, values, shard.shape[1])
+            else:
+                weights.fill([shard])
+        self.strategy.publish()
+        if self.world.is_main:
+            inform(weights.report)
+
     # ------------------------------------------------------------ resuming
 
     def resume(self) -> bool:
@@ -406,11 +449,31 @@ class TrainingRun:
         """Make sure that the run can go on from a checkpoint, and tell of it; for rank 0."""
         checkpoints = self.run_dir.checkpoints
         folders.check_fits(folder, manifest, self.prepared.heads.names_of_logits, self.total_steps)
+        self._take_table(folder)
         for name, before, now in differences(config_of(folder, manifest), self.config):
             warn(f"{name} was {before!r} when {folder} was written and is {now!r} now")
         for aside in folders.set_newer_aside(checkpoints, manifest.step):
             inform(f"goes beyond the step that is gone back to: now {aside}")
         inform(f"going on from step {manifest.step} ({folder})")
+
+    def _take_table(self, folder: Path) -> None:
+        """Make sure that a checkpoint trained the same rows of the embedding table; for rank 0."""
+        there, message = folder / folders.TABLE, ""
+        if self.rows is None:
+            if there.is_dir():
+                message = "has the rows in use alone; set model.embedding_rows to used"
+        elif not there.is_dir():
+            message = "has all rows of the embedding table; set model.embedding_rows to all"
+        elif not np.array_equal(TableFolder(there).rows().ids, self.rows.ids):
+            message = (
+                "was trained on other data, whose pieces are not those of this; under "
+                "model.embedding_rows used a run goes on with the data it began with"
+            )
+        if message:
+            raise ConfigError([Problem(str(folder), "", message)])
+        if self.rows is not None:
+            shutil.rmtree(self.run_dir.table, ignore_errors=True)
+            folders.link_folder(there, self.run_dir.table)
 
     # ------------------------------------------------------------ the end
 
@@ -422,7 +485,7 @@ class TrainingRun:
         if best is None:
             self._export()
         elif best is not self.history[-1]:
-            load_weights(self.run_dir.model, self.strategy)
+            load_weights(self.run_dir.model, self.strategy, self.rows)
         if best is not None and best["step"] != self._predicted_step:
             # The best evaluation was made before the run was resumed.
             validation = self.prepared.splits["validation"]

@@ -14,6 +14,9 @@ BEST = "best"
 PLAIN = "plain"
 """Inside a checkpoint: model config and tokenizer, which make weights a transformers folder."""
 
+TABLE = "table"
+"""Inside a checkpoint: the whole embedding table, where some of its rows are trained."""
+
 
 def folder_of(checkpoints: Path, step: int) -> Path:
     """The folder of the checkpoint after ``step`` steps."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import os
 import shutil
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
@@ -14,7 +14,7 @@ import torch
 from transformers import AutoModelForTokenClassification, PreTrainedModel
 from transformers.utils import logging as transformers_logging
 
-from bigner.checkpoint.folders import BEST, PLAIN
+from bigner.checkpoint.folders import BEST, PLAIN, TABLE
 from bigner.checkpoint.load import damage, read_parameter
 from bigner.checkpoint.manifest import MANIFEST, Manifest, config_of, read_manifest
 from bigner.config.checks import is_file, is_folder
@@ -26,6 +26,7 @@ from bigner.export import MAX_FILE_BYTES, write_model
 from bigner.modeling import allocate, build_model, load_tokenizer
 from bigner.sample.letters import write_letters
 from bigner.strategies.base import DTYPES
+from bigner.table import TableFolder
 from bigner.tensor_files import TensorEntry
 from bigner.weights import InitialWeights
 
@@ -84,13 +85,11 @@ def export(
         trust_remote_code=config.model.trust_remote_code,
     )
     model = build_model(described, manifest.labels)
-    _require_its_parameters(checkpoint, manifest, model)
+    entries = _entries(checkpoint, manifest, DTYPES[dtype])
+    _require_its_parameters(checkpoint, entries, model)
     _read_buffers(model, checkpoint, described)
     inputs = list(_sample_inputs(config, described, samples)) if samples else []
-    entries = [
-        TensorEntry(name, DTYPES[dtype], saved.shape) for name, saved in manifest.parameters.items()
-    ]
-    tensors = (read_parameter(checkpoint, manifest, entry.name) for entry in entries)
+    tensors = _tensors(checkpoint, manifest)
     write_model(folder, checkpoint / PLAIN, model, entries, tensors, max_file_bytes)
     if not samples:
         return None
@@ -131,9 +130,27 @@ def _require_places(checkpoint: Path, folder: Path) -> None:
         raise UserError(f"{folder} cannot be made: {parent} is no folder that can be written to")
 
 
-def _require_its_parameters(checkpoint: Path, manifest: Manifest, model: PreTrainedModel) -> None:
+def _entries(checkpoint: Path, manifest: Manifest, dtype: torch.dtype) -> list[TensorEntry]:
+    """The parameters of the model that a checkpoint is of."""
+    saved = manifest.parameters.items()
+    entries = [TensorEntry(name, dtype, parameter.shape) for name, parameter in saved]
+    table = checkpoint / TABLE
+    return TableFolder(table).entries(entries) if is_folder(table) else entries
+
+
+def _tensors(checkpoint: Path, manifest: Manifest) -> Iterator[torch.Tensor]:
+    """Their fp32 values, one at a time."""
+    names = list(manifest.parameters)
+    tensors = (read_parameter(checkpoint, manifest, name) for name in names)
+    table = checkpoint / TABLE
+    return TableFolder(table).tensors(names, tensors) if is_folder(table) else tensors
+
+
+def _require_its_parameters(
+    checkpoint: Path, entries: Sequence[TensorEntry], model: PreTrainedModel
+) -> None:
     shapes = {name: tuple(p.shape) for name, p in model.named_parameters()}
-    saved = {name: parameter.shape for name, parameter in manifest.parameters.items()}
+    saved = {entry.name: entry.shape for entry in entries}
     for name in sorted(shapes.keys() | saved.keys()):
         if shapes.get(name) != saved.get(name):
             raise CheckpointError(
@@ -186,8 +203,8 @@ def _texts(config: RunConfig) -> Iterator[list[str]]:
 def _fill(model: PreTrainedModel, checkpoint: Path, manifest: Manifest) -> None:
     allocate(model, torch.device("cpu"))
     with torch.no_grad():
-        for name, parameter in model.named_parameters():
-            parameter.copy_(read_parameter(checkpoint, manifest, name))
+        for name, values in zip(manifest.parameters, _tensors(checkpoint, manifest), strict=True):
+            model.get_parameter(name).copy_(values)
 
 
 @torch.no_grad()

@@ -22,11 +22,12 @@ from bigner.log import MetricsLog, inform, show_scores, warn
 from bigner.loss import TrainingLoss
 from bigner.memory import forget_peak
 from bigner.modeling import build_model, check_fits, describe_heads, load_tokenizer
-from bigner.packing import pack_attention, padding_note
+from bigner.packing import can_pack, pack_attention, padding_note
 from bigner.run_dir import RunDir
 from bigner.stop import StopSignals
 from bigner.strategies import PendingOutcome, StepOutcome, open_strategy
 from bigner.strategies.precision import slow_precision_warning
+from bigner.table import UsedRows, keep_rows
 from bigner.training_run import TrainingRun
 from bigner.weights import InitialWeights
 
@@ -68,6 +69,7 @@ def train(config: RunConfig, world: World) -> dict[str, Any]:
         config.model, model, seed=config.seed, cache_root=config.data.cache_root()
     )
     packing = pack_attention(model, config.model.packing)
+    rows = _used_rows(config, world, prepared, model)
     strategy = open_strategy(config, world, model)
     run = TrainingRun(
         config,
@@ -76,15 +78,13 @@ def train(config: RunConfig, world: World) -> dict[str, Any]:
         prepared,
         model,
         packing,
+        rows,
         strategy,
         plan.steps_per_epoch,
         total_steps,
     )
     if not run.resume():
-        weights.fill(strategy.shards())
-        strategy.publish()
-        if world.is_main:
-            inform(weights.report)
+        run.begin(weights)
     with StopSignals() as signals, run.naming_lost_ranks():
         summary = _train_steps(run, plan, loss, signals)
     strategy.close()
@@ -145,7 +145,7 @@ def _work(run: TrainingRun, plan: TrainingPlan) -> Iterator[_Work]:
     """This rank's part of the steps that are left."""
     world, windows = run.world, run.prepared.splits["train"]
     lengths = windows.column("length")
-    collate = Collator(run.prepared, windows, world.device, run.packing)
+    collate = Collator(run.prepared, windows, world.device, run.packing, run.places)
     deal = dealing(run.config.training, lengths, world.size)
     for _, step in plan.steps(run.step, run.total_steps):
         micro_batches = deal(step.rows)
@@ -161,6 +161,21 @@ def _require_batches(config: RunConfig, world: World) -> None:
         config.training.accumulation(world.size)
     except ValueError as error:
         raise LaunchError(str(error)) from None
+
+
+def _used_rows(
+    config: RunConfig, world: World, prepared: Prepared, model: PreTrainedModel
+) -> UsedRows | None:
+    """Leave the model with the rows of its embedding table that are in use, if that is wanted."""
+    if config.model.embedding_rows == "all":
+        return None
+    rows = keep_rows(model, prepared.used_pieces(), prepared.pad_id) if can_pack(model) else None
+    if world.is_main:
+        if rows is None:
+            inform("the whole embedding table is trained: its rows cannot be left out")
+        else:
+            inform(f"embedding rows in use: {len(rows.ids):,} of {rows.num_pieces:,}")
+    return rows
 
 
 def _finished(run_dir: RunDir, world: World) -> dict[str, Any] | None:

@@ -102,6 +102,11 @@ class ModelConfig(Section):
     """Lay the windows of a batch end to end, so that no padding is computed; a family of models
     that is not known to allow it is padded, and the run says so."""
 
+    embedding_rows: Literal["all", "used"] = "all"
+    """`used` trains the rows of the embedding table that the run's data has pieces for; all others,
+    which only weight decay would change, are put back on export. The result is the same, with less
+    to gather, reduce, update and save."""
+
     dropout: float | None = Field(default=None, ge=0.0, lt=1.0)
     """Hidden, attention and classifier dropout; left as the model's own config has it if absent."""
 

@@ -53,13 +53,20 @@ class Collator:
         split: the split.
         device: where batches go.
         packing: of the model; without it batches are padded to their longest window.
+        places: ``[pieces]``, what the model calls each piece, where it does not have all of them.
     """
 
     def __init__(
-        self, prepared: Prepared, split: SplitData, device: torch.device, packing: Packing | None
+        self,
+        prepared: Prepared,
+        split: SplitData,
+        device: torch.device,
+        packing: Packing | None,
+        places: Ints | None = None,
     ) -> None:
         self._lengths = split.column("length")
-        self._pad_id = prepared.pad_id
+        self._places = places
+        self._pad_id = prepared.pad_id if places is None else int(places[prepared.pad_id])
         self._empty_row = np.array(prepared.empty_row, dtype=np.int64)
         table = split.windows.data
         self._input_ids = _Lists(table.column("input_ids"))
@@ -104,6 +111,8 @@ class Collator:
     ) -> Batch:
         """The batch of windows whose pieces, labels and words are given end to end."""
         inputs: dict[str, Any]
+        if self._places is not None:
+            input_ids = self._places[input_ids]
         if self._packing is not None:
             windows = PackedWindows(lengths, self._device)
             inputs = {

@@ -157,6 +157,14 @@ class Prepared:
     type_counts: dict[str, dict[Split, dict[str, int]]]
     """Head -> split -> entity type or class -> how often."""
 
+    def used_pieces(self) -> np.ndarray[Any, np.dtype[np.int64]]:
+        """The ids of all pieces that a model can be given, rising."""
+        found = [np.array([self.pad_id, *self.empty_row], dtype=np.int64)]
+        for split in self.splits.values():
+            chunks = split.windows.data.column("input_ids").chunks
+            found += [np.unique(chunk.values.to_numpy()) for chunk in chunks]
+        return np.unique(np.concatenate(found))
+
 
 def prepare(
     data: DataConfig, tokenizer: PreTrainedTokenizerFast, splits: Sequence[Split]

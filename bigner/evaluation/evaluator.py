@@ -63,6 +63,7 @@ class ShardedEvaluator:
         evaluation: how much one rank predicts at once; by ``argmax``, or by ``iob2`` for sequences
             that are IOB2 throughout; ``vectorised`` scores, or the same from ``seqeval`` itself.
         packing: the model's, if it has one.
+        places: what the model calls each piece, see ``Collator``.
 
     Raises:
         ModelError: the model lacks a head that the data has.
@@ -77,13 +78,14 @@ class ShardedEvaluator:
         *,
         evaluation: EvaluationConfig,
         packing: Packing | None,
+        places: Ints | None = None,
     ) -> None:
         self._split = split
         self._world = world
         self._scorer = evaluation.scorer
         self._gold = list(prepared.heads)
         self._model = [model for _, model in paired(prepared.heads, heads)]
-        self._collate = Collator(prepared, split, world.device, packing)
+        self._collate = Collator(prepared, split, world.device, packing, places)
         self._batches = evaluation_batches(
             split.column("length"),
             batch_tokens=evaluation.batch_tokens,

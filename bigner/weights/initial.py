@@ -55,6 +55,7 @@ class InitialWeights:
         new_head: bool = True,
     ) -> None:
         self._drawn = DrawnValues(model, seed)
+        self._shapes = {name: tuple(p.shape) for name, p in model.named_parameters()}
         self._saved: dict[str, SavedTensor] = {}
         self.report = "all weights drawn anew"
         """What was found and what not, in a line."""
@@ -111,6 +112,16 @@ class InitialWeights:
             + _listed("drawn anew", drawn)
             + _listed("not used", sorted(set(unused) - taken))
         )
+
+    def whole(self, name: str) -> torch.Tensor:
+        """All values of a parameter, in fp32.
+
+        Raises:
+            ModelError: as ``fill``.
+        """
+        values = torch.empty(self._shapes[name], dtype=torch.float32)
+        self.fill([Shard(name, tuple(values.shape), 0, values.numel(), values.view(-1))])
+        return values
 
     def fill(self, shards: Iterable[Shard]) -> None:
         """Write the values into the ranges that this rank owns; the strategy publishes them.

@@ -22,7 +22,7 @@ LAYERS = (
     ("distributed", "log", "memory", "stop"),
     ("modeling", "packing", "optim", "loss", "data", "sample", "tensor_files"),
     ("strategies",),
-    ("evaluation", "checkpoint", "export", "predictions", "run_dir", "weights", "lint"),
+    ("evaluation", "checkpoint", "export", "predictions", "run_dir", "table", "weights", "lint"),
     ("comparison", "training_run"),
     ("commands",),
     ("cli",),

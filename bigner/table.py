@@ -1,0 +1,181 @@
+"""The rows of the embedding table that a run's data needs, and the whole table again.
+
+Of XLM-R's 250,002 pieces a corpus has some thousands. A row of any other piece is never looked up:
+its gradient is zero in every step, its moments stay zero, and all that AdamW does to it is weight
+decay. So the run trains a table of the rows in use and one row more, of ones, which is never looked
+up either: what decay leaves of it is what decay would leave of each row that was left out. With it
+the whole table is put together on export, to rounding what training all rows gives, while
+neither gathering nor reducing nor updating nor saving has anything to do with them.
+"""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from safetensors import SafetensorError, safe_open
+from torch import nn
+from transformers import PreTrainedModel
+
+from bigner.errors import CheckpointError
+from bigner.tensor_files import TensorEntry, entries_of, read_rows, write_tensors
+
+_FILE = "table.safetensors"
+_IDS = "ids of the rows in use"
+
+Ints = npt.NDArray[np.int64]
+
+
+@dataclass(frozen=True, slots=True)
+class UsedRows:
+    """Which rows of which table a model was left with."""
+
+    parameter: str
+    """Name of the table."""
+    ids: Ints
+    """``[rows]``, the pieces that have a row, in its order."""
+    num_pieces: int
+    """Rows of the whole table."""
+
+    def places(self) -> Ints:
+        """``[pieces]``: the row of each, -1 where it has none."""
+        places = np.full(self.num_pieces, -1, dtype=np.int64)
+        places[self.ids] = np.arange(len(self.ids))
+        return places
+
+
+def keep_rows(model: PreTrainedModel, used: Ints, pad_id: int) -> UsedRows | None:
+    """Leave a model of shapes with the rows of some pieces, and the row of ones.
+
+    Args:
+        model: its table is a shape yet.
+        used: the ids of all pieces that it will be given, in order.
+        pad_id: what padding is computed with.
+
+    Returns:
+        what was kept; None if the table is none whose rows can be left out.
+    """
+    table = model.get_input_embeddings()
+    names = [
+        name
+        for name, parameter in model.named_parameters(remove_duplicate=False)
+        if parameter is getattr(table, "weight", None)
+    ]
+    # One that is more than a look-up, or that another part of the model shares, is left whole.
+    if type(table) is not nn.Embedding or len(names) != 1 or len(used) >= table.num_embeddings - 1:
+        return None
+    # RoBERTa's kind tells padding by its id: low ids, which special pieces have, stay as they are.
+    low = np.arange(min(pad_id + 1, 16))
+    ids = np.union1d(used, np.append(low, pad_id))
+    rows = UsedRows(names[0], ids, table.num_embeddings)
+    shape = torch.empty(len(ids) + 1, table.embedding_dim, device="meta")
+    table.weight = nn.Parameter(shape, table.weight.requires_grad)
+    table.num_embeddings = len(shape)
+    if table.padding_idx is not None:
+        table.padding_idx = int(rows.places()[table.padding_idx])
+    return rows
+
+
+class TableFolder:
+    """The whole table as it was before training, and which of its rows are in use.
+
+    Args:
+        path: of the folder, in a run or in one of its checkpoints.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self.file = path / _FILE
+
+    def write(self, rows: UsedRows, whole: torch.Tensor) -> None:
+        """Make the folder.
+
+        Raises:
+            CheckpointError: it cannot be written.
+        """
+        tensors = {rows.parameter: whole, _IDS: torch.from_numpy(rows.ids)}
+        working = self.path.with_name(f".{self.path.name}.tmp")
+        try:
+            for leftover in (working, self.path):
+                shutil.rmtree(leftover, ignore_errors=True)
+            working.mkdir()
+            write_tensors(working / _FILE, entries_of(tensors), tensors.values())
+            working.rename(self.path)
+        except OSError as error:
+            raise CheckpointError(f"{self.path} cannot be written: {error}") from None
+
+    def rows(self) -> UsedRows:
+        """Which rows are in use.
+
+        Raises:
+            CheckpointError: it cannot be read.
+        """
+        try:
+            with safe_open(self.file, "np") as file:
+                (parameter,) = set(file.keys()) - {_IDS}
+                num_pieces = file.get_slice(parameter).get_shape()[0]
+                return UsedRows(parameter, file.get_tensor(_IDS), num_pieces)
+        except (OSError, SafetensorError, ValueError) as error:
+            raise self._damaged(error) from None
+
+    def entries(self, entries: Sequence[TensorEntry]) -> list[TensorEntry]:
+        """What parameters are once the table is whole again."""
+        rows = self.rows()
+        return [
+            TensorEntry(entry.name, entry.dtype, (rows.num_pieces, *entry.shape[1:]))
+            if entry.name == rows.parameter
+            else entry
+            for entry in entries
+        ]
+
+    def tensors(
+        self, names: Iterable[str], tensors: Iterable[torch.Tensor]
+    ) -> Iterator[torch.Tensor]:
+        """Parameters as they come, with the whole table in place of the rows in use.
+
+        Raises:
+            CheckpointError: the table cannot be read.
+        """
+        rows = self.rows()
+        for name, tensor in zip(names, tensors, strict=True):
+            yield self._whole(rows, tensor) if name == rows.parameter else tensor
+
+    def _whole(self, rows: UsedRows, trained: torch.Tensor) -> torch.Tensor:
+        try:
+            with safe_open(self.file, "pt") as file:
+                whole: torch.Tensor = file.get_tensor(rows.parameter)
+        except (OSError, SafetensorError) as error:
+            raise self._damaged(error) from None
+        # What weight decay has left of the ones.
+        whole = whole * trained[-1].to(whole.dtype)
+        whole[torch.from_numpy(rows.ids)] = trained[:-1]
+        return whole
+
+    def _damaged(self, error: Exception) -> CheckpointError:
+        return CheckpointError(f"{self.file} cannot be read: {error}")
+
+
+def fill_rows(path: Path, rows: UsedRows, offset: int, target: torch.Tensor, width: int) -> None:
+    """Fill a flat range of the rows in use, and the row of ones behind them, from a whole table.
+
+    Args:
+        path: safetensors file with the whole table under its name.
+        rows: which are in use.
+        offset: of the range.
+        target: the range.
+        width: values of a row.
+
+    Raises:
+        OSError, SafetensorError, ValueError: the file does not hold that table.
+    """
+    first, last = offset // width, -(-(offset + target.numel()) // width)
+    values = torch.ones(last - first, width)
+    ids = rows.ids[first:last]
+    read_rows(path, rows.parameter, ids, values[: len(ids)])
+    start = offset - first * width
+    target.copy_(values.view(-1)[start : start + target.numel()])
