@@ -19,7 +19,7 @@ PACKAGE = Path(bigner.__file__).parent
 LAYERS = (
     ("errors",),
     ("config",),
-    ("distributed", "log", "memory", "stop"),
+    ("collector", "distributed", "log", "memory", "stop"),
     ("modeling", "optim", "loss", "data", "sample", "tensor_files"),
     ("strategies",),
     ("evaluation", "checkpoint", "export", "predictions", "run_dir", "weights", "lint"),
