@@ -191,6 +191,7 @@ def test_no_cycles() -> None:
         ("deepspeed", "bigner.strategies.zero"),
         ("torch.distributed.fsdp", "bigner.strategies.fsdp"),
         ("seqeval", "bigner.evaluation.metrics"),
+        ("datasets", "bigner.data.formats.hub"),
         ("bigner.strategies.single", "bigner.strategies"),
         ("bigner.strategies.fsdp", "bigner.strategies"),
         ("bigner.strategies.zero", "bigner.strategies"),
