@@ -13,8 +13,8 @@ Everything is measured in processes of its own, started ROUNDS times in turn; sh
 
     python scripts/bench_start.py [--rounds 5] [--data FOLDER] [--strategies single,fsdp] [--json]
 
-Needs both corpora and the tokenizer in FOLDER, which $BIGNER_TEST_DATA names if it is not given (default
-../shared/data).
+Needs both corpora and the tokenizer in FOLDER, which $BIGNER_TEST_DATA names if it is not given
+(default ../shared/data).
 """
 
 from __future__ import annotations
