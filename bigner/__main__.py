@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import os
 import sys
 import time
@@ -60,6 +61,8 @@ def leave(code: int) -> NoReturn:
     distributed = sys.modules.get("bigner.distributed")
     if distributed is not None:
         distributed.leave_group(code)
+    # The collector's last round: a second where torch is loaded, and nothing is left to be freed.
+    gc.freeze()
     sys.exit(code)
 
 

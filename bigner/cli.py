@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Any, cast, get_args
 
 import typer
 
-from bigner import __version__
+from bigner import __version__, collector
 from bigner.config.schema import Precision, RunConfig, Split
 
 if TYPE_CHECKING:
@@ -71,7 +71,8 @@ def lint(run_file: RunFile, overrides: Overrides = None, as_json: AsJson = False
     from bigner.commands.lint import lint as run  # noqa: PLC0415
 
     config, _ = _load(run_file, overrides)
-    report = run(config)
+    with collector.paused():
+        report = run(config)
     if as_json:
         print(_dump(report.as_json()))
     else:
@@ -107,10 +108,11 @@ def train(
     if seeds is not None:
         configs = with_seeds(config, parse_seeds(seeds, overrides or []))
     require_sound(config, source.where)
-    from bigner.commands.train import train as run  # noqa: PLC0415
-    from bigner.config.advice import advice  # noqa: PLC0415
-    from bigner.errors import Stopped  # noqa: PLC0415
-    from bigner.log import inform  # noqa: PLC0415
+    with collector.loading():
+        from bigner.commands.train import train as run  # noqa: PLC0415
+        from bigner.config.advice import advice  # noqa: PLC0415
+        from bigner.errors import Stopped  # noqa: PLC0415
+        from bigner.log import inform  # noqa: PLC0415
 
     world = _start(config)
     if world.is_main:
@@ -190,8 +192,9 @@ def evaluate(
     chosen = _split(split)
     model_dir = _model_folder(model or config.run_dir / "model")
     _require_place_for(predictions, "--predictions")
-    from bigner.commands.evaluate import evaluate as run  # noqa: PLC0415
-    from bigner.log import show_scores  # noqa: PLC0415
+    with collector.loading():
+        from bigner.commands.evaluate import evaluate as run  # noqa: PLC0415
+        from bigner.log import show_scores  # noqa: PLC0415
 
     world = _start(config)
     scores = run(config, world, model_dir=model_dir, split=chosen, predictions_file=predictions)
@@ -216,7 +219,8 @@ def export(
 ) -> None:
     """Write a checkpoint's whole weights as a plain transformers folder."""
     chosen = _precision(dtype)
-    from bigner.commands.export import export as run  # noqa: PLC0415
+    with collector.loading():
+        from bigner.commands.export import export as run  # noqa: PLC0415
 
     check = run(checkpoint, folder, dtype=chosen, samples=samples)
     print(f"{folder} holds the weights of {checkpoint} in {dtype}")

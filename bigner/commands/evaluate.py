@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from bigner import collector
 from bigner.config.schema import ModelConfig, RunConfig, Split
 from bigner.data.heads import Head, paired
 from bigner.data.prepare import prepare
@@ -54,7 +55,9 @@ def evaluate(
         name_or_path=str(model_dir), trust_remote_code=config.model.trust_remote_code
     )
     heads = heads_of(model_dir)
-    tokenizer = load_tokenizer(from_folder)
+    with collector.paused():
+        # A vocabulary is read by way of hundreds of thousands of lists.
+        tokenizer = load_tokenizer(from_folder)
     prepared = prepare(config.data, tokenizer, [split])
     # On every rank, so that no rank waits for one that has found them not to fit.
     pairs = paired(prepared.heads, heads)

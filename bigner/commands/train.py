@@ -12,6 +12,7 @@ import numpy as np
 import torch
 from transformers import PreTrainedModel
 
+from bigner import collector
 from bigner.config.schema import RunConfig
 from bigner.data.batches import TrainingPlan, TrainingStep, dealing, token_spread
 from bigner.data.collate import Batch, Collator, ahead
@@ -53,7 +54,9 @@ def train(config: RunConfig, world: World) -> dict[str, Any]:
         return done
 
     forget_peak(world.device)
-    tokenizer = load_tokenizer(config.model)
+    with collector.paused():
+        # A vocabulary is read by way of hundreds of thousands of lists.
+        tokenizer = load_tokenizer(config.model)
     prepared = prepare(config.data, tokenizer, config.data.splits())
     model = build_model(config.model, prepared.heads.names_of_logits)
     describe_heads(model, prepared.heads)

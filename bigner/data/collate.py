@@ -16,6 +16,7 @@ from bigner.data.batches import PADDING_ROW, Rows
 from bigner.data.encode import NO_PIECE
 from bigner.data.labels import IGNORED
 from bigner.data.prepare import Prepared, SplitData
+from bigner.data.tables import to_numpy
 from bigner.packing import PackedWindows, Packing
 
 Ints = npt.NDArray[np.int64]
@@ -153,7 +154,7 @@ class _Lists:
 
     def __init__(self, column: pa.ChunkedArray) -> None:
         # A chunk begins at its first offset, not at the first of its values.
-        self._chunks = [(each.offsets.to_numpy(), each.values.to_numpy()) for each in column.chunks]
+        self._chunks = [(to_numpy(each.offsets), to_numpy(each.values)) for each in column.chunks]
         self._first_rows = np.cumsum([0, *(len(each) for each in column.chunks)])[:-1]
 
     def of(self, rows: Rows) -> tuple[Ints, Ints]:

@@ -8,22 +8,32 @@ its neighbours around it, which are context in the same way (Schweter and Akbik,
 
 from __future__ import annotations
 
+from bisect import bisect_right
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from itertools import accumulate, groupby, pairwise
-from typing import Any, Literal
+from itertools import accumulate, chain, groupby, pairwise
+from typing import Literal
 
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
 from transformers import PreTrainedTokenizerFast
 
+from bigner.data.arrays import Ints, ranges
 from bigner.data.formats import Sentence
 from bigner.data.heads import Head, Heads
 from bigner.data.labels import IGNORED
+from bigner.data.pieces import WordPieces, special_tokens
+from bigner.data.tables import lists, numbers
 
 NO_PIECE = -1
 """Place of a word that the tokenizer gives no piece: kept, and predicted ``O``."""
 
+
 # Texts handed to the tokenizer at once: enough for its threads, little enough to hold.
 TEXTS_AT_ONCE = 1000
+
+_Range = tuple[int, int]
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,17 +50,22 @@ class Text:
     text as their context."""
 
 
-@dataclass(frozen=True, slots=True)
-class Window:
-    """One row of a batch."""
+def window_schema(num_heads: int) -> pa.Schema:
+    """The columns of windows, of which a row is what a model computes at once.
 
-    input_ids: list[int]
-    labels: list[list[int]]
-    """``[heads][pieces]``: a label id or ``IGNORED``."""
-    first_word: int
-    """Position in the split of the first word this window owns."""
-    word_places: list[int]
-    """For each owned word the place of its first piece in ``input_ids``, or ``NO_PIECE``."""
+    ``input_ids``, and for each head ``labels_0`` ... (``[pieces]``, a label id or ``IGNORED``);
+    ``first_word``, the position in the split of the first word that the window owns; for each owned
+    word in ``word_places`` the place of its first piece in ``input_ids``, or ``NO_PIECE``; and how
+    many these are: ``length`` pieces, ``num_words`` owned words.
+    """
+    columns = {
+        "input_ids": pa.list_(pa.int32()),
+        "first_word": pa.int64(),
+        "word_places": pa.list_(pa.int32()),
+        "length": pa.int64(),
+        "num_words": pa.int64(),
+    }
+    return pa.schema(columns | {f"labels_{i}": pa.list_(pa.int16()) for i in range(num_heads)})
 
 
 def texts_of(
@@ -75,9 +90,9 @@ def texts_of(
         else (list(group) for _, group in groupby(sentences, key=lambda s: s.document))
     )
     for members in units:
-        words = [word for sentence in members for word in sentence.words]
+        words = list(chain.from_iterable(sentence.words for sentence in members))
         ids = [
-            [head.labels.id_of(tag) for sentence in members for tag in sentence.tags[i]]
+            head.labels.ids_of(chain.from_iterable(sentence.tags[i] for sentence in members))
             for i, head in enumerate(heads)
         ]
         ends = list(accumulate(len(sentence.words) for sentence in members))
@@ -110,108 +125,126 @@ class WindowEncoder:
         alignment: Literal["first", "all"],
         context: int = 0,
     ) -> None:
-        self._tokenizer = tokenizer
+        self._pieces = WordPieces(tokenizer)
         self._prefix, self._suffix = special_tokens(tokenizer)
         self._room = max_length - len(self._prefix) - len(self._suffix)
         self._stride = stride
         self._context = context
         later = _later_labels if alignment == "all" else _no_later_labels
-        self._later_label = [later(head) for head in heads]
+        self._later_label = [np.array(later(head), np.int16) for head in heads]
+        self._schema = window_schema(len(heads))
         self.words_without_pieces = 0
         self.words_cut = 0
         """Words of more pieces than a window holds: their last pieces are left out."""
 
-    def encode(self, texts: Sequence[Text]) -> Iterator[Window]:
-        """The windows of some texts, in order."""
-        encodings = encode_words(self._tokenizer, [text.words for text in texts])
-        for text, encoding in zip(texts, encodings, strict=True):
-            pieces: list[list[int]] = [[] for _ in text.words]
-            for piece, word in zip(encoding.ids, encoding.word_ids, strict=True):
-                pieces[word].append(piece)
-            yield from self._windows(text, pieces)
+    def encode(self, texts: Sequence[Text]) -> pa.RecordBatch:
+        """The windows of some texts, in order, as ``window_schema`` has them."""
+        words = list(chain.from_iterable(text.words for text in texts))
+        places, sizes = self._pieces.find(words)
+        self.words_without_pieces += int((sizes == 0).sum())
+        self.words_cut += int((sizes > self._room).sum())
+        sizes = np.minimum(sizes, self._room)
+        spans = np.array(list(self._spans(texts, sizes)), np.int64).reshape(-1, 5)
+        rows = _Rows(spans, sizes, len(self._prefix), len(self._suffix))
+        columns = {
+            "input_ids": lists(numbers(self._input_ids(rows, places)), rows.lengths),
+            "first_word": numbers(rows.first_word),
+            "word_places": lists(numbers(rows.word_places()), rows.num_words),
+            "length": numbers(rows.lengths),
+            "num_words": numbers(rows.num_words),
+        }
+        for i, later in enumerate(self._later_label):
+            of_words = chain.from_iterable(text.label_ids[i] for text in texts)
+            labels = rows.labels(np.fromiter(of_words, np.int16, len(words)), later)
+            columns[f"labels_{i}"] = lists(numbers(labels), rows.lengths)
+        return pa.record_batch(columns, schema=self._schema)
 
-    def _windows(self, text: Text, pieces: list[list[int]]) -> Iterator[Window]:
-        self.words_without_pieces += sum(not word for word in pieces)
-        for i, word in enumerate(pieces):
-            if len(word) > self._room:
-                self.words_cut += 1
-                pieces[i] = word[: self._room]
-        lengths = [len(word) for word in pieces]
-        for part in text.parts:
-            for words, owned in self._cut(part, lengths):
-                yield self._window(text, pieces, words, owned)
+    def _spans(self, texts: Sequence[Text], sizes: Ints) -> Iterator[tuple[int, ...]]:
+        """For each window first and end of its words and of those that it owns, counted over all
+        these texts, and the first of the latter, counted over the split.
+        """
+        lengths = sizes.tolist()
+        before = 0
+        for text in texts:
+            of_text = lengths[before : before + len(text.words)]
+            for part in text.parts:
+                for words, owned in self._cut(part, of_text):
+                    yield (
+                        *(before + word for word in (*words, *owned)),
+                        text.first_word + owned[0],
+                    )
+            before += len(text.words)
 
-    def _cut(self, part: tuple[int, int], lengths: list[int]) -> Iterator[tuple[range, range]]:
-        """The words of each window of a part, and those that it owns."""
+    def _cut(self, part: tuple[int, int], lengths: list[int]) -> Iterator[tuple[_Range, _Range]]:
+        """The words of each window of a part, and those that it owns, counted over its text."""
         first, end = part
         if sum(lengths[first:end]) <= self._room:
-            yield (
-                range(*surrounded(first, end, lengths, self._room, self._context)),
-                range(first, end),
-            )
+            yield surrounded(first, end, lengths, self._room, self._context), part
             return
         spans = cut(lengths[first:end], self._room, self._stride)
-        for span, owned in zip(spans, owners(spans), strict=True):
+        for words, owned in zip(spans, owners(spans), strict=True):
             if owned[0] < owned[1]:
-                yield (
-                    range(first + span[0], first + span[1]),
-                    range(first + owned[0], first + owned[1]),
-                )
+                yield (first + words[0], first + words[1]), (first + owned[0], first + owned[1])
 
-    def _window(self, text: Text, pieces: list[list[int]], words: range, owned: range) -> Window:
-        input_ids = list(self._prefix)
-        places = []
-        for word in words:
-            if word in owned:
-                places.append(len(input_ids) if pieces[word] else NO_PIECE)
-            input_ids += pieces[word]
-        input_ids += self._suffix
-        labels = [
-            self._labels(ids, later, pieces, words, owned)
-            for ids, later in zip(text.label_ids, self._later_label, strict=True)
-        ]
-        return Window(input_ids, labels, text.first_word + owned.start, places)
-
-    def _labels(
-        self,
-        ids: list[int],
-        later: list[int],
-        pieces: list[list[int]],
-        words: range,
-        owned: range,
-    ) -> list[int]:
-        """One head's labels of a window's pieces."""
-        labels = [IGNORED] * len(self._prefix)
-        for word in words:
-            num_pieces = len(pieces[word])
-            if word not in owned:
-                labels += [IGNORED] * num_pieces
-            elif num_pieces:
-                labels += [ids[word], *[later[ids[word]]] * (num_pieces - 1)]
-        return labels + [IGNORED] * len(self._suffix)
+    def _input_ids(self, rows: _Rows, places: Ints) -> npt.NDArray[np.int32]:
+        """The pieces of all rows, one row after the other."""
+        ids = np.empty(rows.total, np.int32)
+        ids[rows.first_pieces[:, None] + np.arange(len(self._prefix))] = self._prefix
+        ids[rows.last_pieces[:, None] - np.arange(len(self._suffix))] = self._suffix[::-1]
+        ids[ranges(rows.places, rows.sizes)] = self._pieces.take(places[rows.words], rows.sizes)
+        return ids
 
 
-def encode_words(tokenizer: PreTrainedTokenizerFast, texts: list[list[str]]) -> list[Any]:
-    """The pieces of texts that are given as words, without special tokens and however many."""
-    encodings = tokenizer(
-        texts,
-        is_split_into_words=True,
-        add_special_tokens=False,
-        truncation=False,
-        # Length is the windows' business; the tokenizer would warn of it.
-        verbose=False,
-    ).encodings
-    assert encodings is not None
-    return list(encodings)
+class _Rows:
+    """Where everything stands when the rows of all windows stand one after the other.
 
+    Args:
+        spans: ``[windows, 5]``, see ``WindowEncoder._spans``.
+        sizes: ``[words]``, how many pieces each word has.
+        prefix: special tokens before the pieces of a row.
+        suffix: special tokens behind them.
+    """
 
-def special_tokens(tokenizer: PreTrainedTokenizerFast) -> tuple[list[int], list[int]]:
-    """The ids the tokenizer puts before and after a single text, such as ``<s>`` and ``</s>``."""
-    framed = tokenizer(["a"], is_split_into_words=True, return_special_tokens_mask=True)
-    ids, mask = framed["input_ids"], framed["special_tokens_mask"]
-    text_start = mask.index(0) if 0 in mask else len(mask)
-    text_end = len(mask) - mask[::-1].index(0) if 0 in mask else len(mask)
-    return ids[:text_start], ids[text_end:]
+    def __init__(self, spans: Ints, sizes: Ints, prefix: int, suffix: int) -> None:
+        first, end, owned, owned_end, self.first_word = spans.T
+        self.num_words = owned_end - owned
+        edges = np.append(0, np.cumsum(sizes))
+        self.lengths = prefix + edges[end] - edges[first] + suffix
+        self.first_pieces = np.cumsum(self.lengths) - self.lengths
+        self.last_pieces = self.first_pieces + self.lengths - 1
+        self.total = int(self.lengths.sum())
+        # Of each word of each window, one window after the other:
+        self.words = ranges(first, end - first)
+        """Which it is."""
+        self.sizes = sizes[self.words]
+        window = np.repeat(np.arange(len(spans)), end - first)
+        self.places = np.cumsum(self.sizes) - self.sizes + window * (prefix + suffix) + prefix
+        """Where its first piece stands."""
+        self._places_in_row = self.places - self.first_pieces[window]
+        self._owned = (owned[window] <= self.words) & (self.words < owned_end[window])
+
+    def word_places(self) -> npt.NDArray[np.int32]:
+        """The places of all owned words in their rows."""
+        places = np.where(self.sizes > 0, self._places_in_row, NO_PIECE).astype(np.int32)
+        owned: npt.NDArray[np.int32] = places[self._owned]
+        return owned
+
+    def labels(
+        self, ids: npt.NDArray[np.int16], later: npt.NDArray[np.int16]
+    ) -> npt.NDArray[np.int16]:
+        """One head's labels of all pieces.
+
+        Args:
+            ids: ``[words]``, of each word.
+            later: ``[labels]``, see ``_later_labels``.
+        """
+        labels = np.full(self.total, IGNORED, np.int16)
+        labelled = self._owned & (self.sizes > 0)
+        first, num_later = self.places[labelled], self.sizes[labelled] - 1
+        of_words = ids[self.words[labelled]]
+        labels[first] = of_words
+        labels[ranges(first + 1, num_later)] = np.repeat(later[of_words], num_later)
+        return labels
 
 
 def _later_labels(head: Head) -> list[int]:
@@ -264,18 +297,17 @@ def cut(lengths: Sequence[int], room: int, stride: int) -> list[tuple[int, int]]
     Args:
         lengths: pieces of each word, none longer than ``room``.
     """
+    # Pieces before each word: sums of stretches, without adding them up again.
+    before = [0, *accumulate(lengths)]
     spans: list[tuple[int, int]] = []
     start = 0
     while True:
-        end, used = start, 0
-        while end < len(lengths) and used + lengths[end] <= room:
-            used += lengths[end]
-            end += 1
+        end = bisect_right(before, before[start] + room) - 1
         spans.append((start, end))
         if end == len(lengths):
             return spans
         start = end - min(stride, (end - start) // 2)
-        while sum(lengths[start : end + 1]) > room:
+        while before[end + 1] - before[start] > room:
             start += 1
 
 
@@ -293,12 +325,14 @@ def owners(spans: Sequence[tuple[int, int]]) -> list[tuple[int, int]]:
     owned = []
     first = 0
     for span, following in zip(spans, [*spans[1:], None], strict=True):
-        end = first
-        while end < num_words and (
-            following is None
-            or _context(end, span, num_words) >= _context(end, following, num_words)
-        ):
-            end += 1
+        end = num_words
+        if following is not None:
+            # The words before the next window it has not, and this one has.
+            end = max(first, following[0])
+            while end < num_words and (
+                _context(end, span, num_words) >= _context(end, following, num_words)
+            ):
+                end += 1
         owned.append((first, end))
         first = end
     return owned

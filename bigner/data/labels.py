@@ -92,6 +92,9 @@ def to_iob2(tags: Sequence[str], scheme: Scheme) -> tuple[list[str], list[int]]:
     Raises:
         TagError: a tag that the scheme does not have.
     """
+    if tags.count("O") == len(tags):
+        # Half of all sentences, and nothing to do.
+        return list(tags), []
     pairs = [split_tag(tag, scheme) for tag in tags]
     converted: list[str] = []
     open_type = ""
@@ -186,10 +189,22 @@ class LabelSet:
         Raises:
             ModelError: the set does not have it.
         """
-        number = self.label2id.get(tag)
-        if number is None:
-            raise ModelError(f"the model has no label {tag!r}; it has {_listed(self.tags)}")
+        (number,) = self.ids_of([tag])
         return number
+
+    def ids_of(self, tags: Iterable[str]) -> list[int]:
+        """The ids of tags.
+
+        Raises:
+            ModelError: the set does not have one of them.
+        """
+        try:
+            return list(map(self.label2id.__getitem__, tags))
+        except KeyError as error:
+            unknown = error.args[0]
+            raise ModelError(
+                f"the model has no label {unknown!r}; it has {_listed(self.tags)}"
+            ) from None
 
 
 def _require_iob2(tag: str, tags: Sequence[str]) -> None:

@@ -11,49 +11,38 @@ import hashlib
 import json
 import shutil
 import tempfile
+import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pyarrow as pa
-from datasets import Dataset, Features, Value
-from datasets import Sequence as ListOf
-from datasets.arrow_writer import ArrowWriter
 from filelock import FileLock
 from transformers import PreTrainedTokenizerFast
 
+from bigner import collector
 from bigner.config.schema import SPLITS, DataConfig, Split
 from bigner.data.corpus import Corpus, read_corpus
-from bigner.data.encode import (
-    TEXTS_AT_ONCE,
-    Text,
-    Window,
-    WindowEncoder,
-    special_tokens,
-    texts_of,
-)
-from bigner.data.formats import source_files
+from bigner.data.encode import TEXTS_AT_ONCE, Text, WindowEncoder, texts_of, window_schema
+from bigner.data.formats import Sentence, source_files
 from bigner.data.heads import Heads
 from bigner.data.labels import LabelSet
+from bigner.data.pieces import special_tokens
+from bigner.data.tables import Table, lists, numbers, strings, to_numpy, write_table
 from bigner.errors import DataError
-from bigner.log import progress
+from bigner.log import inform, progress
 
 # Raised whenever the same input would be prepared differently.
 FORMAT_VERSION = 2
 # Fields that say where, or which of the splits there is; the splits in hand are hashed below.
 _NOT_CONTENT = {"cache_dir", *SPLITS}
 
-# Beside these columns a table has one for each head: `tags_0`, `tags_1`, ... and `labels_0`, ...
-_SENTENCES = {"words": ListOf(Value("string")), "document": Value("int64")}
-_WINDOWS = {
-    "input_ids": ListOf(Value("int32")),
-    "first_word": Value("int64"),
-    "word_places": ListOf(Value("int32")),
-    "length": Value("int64"),
-    "num_words": Value("int64"),
-}
+# Batches end with the text that brings so many words, however few texts they are: they are what is
+# held beside the corpus itself.
+_WORDS_AT_ONCE = 100_000
 
 
 # Sentences whose words are strings at the same time.
@@ -64,7 +53,7 @@ _SENTENCES_AT_ONCE = 1000
 class SentenceWords:
     """The words of each sentence, read from the table as often as they are gone through."""
 
-    sentences: Dataset
+    sentences: Table
 
     def __iter__(self) -> Iterator[list[str]]:
         column: pa.ChunkedArray = self.sentences.data.column("words")
@@ -77,18 +66,16 @@ class SplitData:
     """One prepared split, memory-mapped."""
 
     split: Split
-    sentences: Dataset
+    sentences: Table
     """``words``, ``document`` and, for each head, ``tags_0`` ... (label ids) of each sentence."""
-    windows: Dataset
-    """What a model computes: see ``encode.Window``, with ``labels_0`` ... for each head; and
-    ``length`` and ``num_words``."""
+    windows: Table
+    """What a model computes; see ``encode.window_schema``."""
     words_without_pieces: int
     words_cut: int
 
     def column(self, name: str) -> np.ndarray[Any, np.dtype[np.int64]]:
         """A number of each window: ``length``, ``first_word`` or ``num_words``."""
-        values: np.ndarray[Any, np.dtype[np.int64]] = self.windows.data.column(name).to_numpy()
-        return values
+        return to_numpy(self.windows.data.column(name))
 
     @property
     def words(self) -> SentenceWords:
@@ -99,14 +86,13 @@ class SplitData:
         """``[sentences]``: how many words each has."""
         chunks = self.sentences.data.column("tags_0").chunks
         return np.concatenate(
-            [np.diff(chunk.offsets.to_numpy()) for chunk in chunks], dtype=np.int64
+            [np.diff(to_numpy(chunk.offsets)) for chunk in chunks], dtype=np.int64
         )
 
     def label_ids(self, head: int) -> np.ndarray[Any, np.dtype[np.int16]]:
         """``[words]``: the gold label of a head of each word, sentence after sentence."""
         column = self.sentences.data.column(f"tags_{head}").combine_chunks()
-        ids: np.ndarray[Any, np.dtype[np.int16]] = column.flatten().to_numpy()
-        return ids
+        return to_numpy(column.flatten())
 
     def sentence_begins(self) -> np.ndarray[Any, np.dtype[np.bool_]]:
         """``[words]``: whether a word is the first of its sentence."""
@@ -137,8 +123,8 @@ class SplitData:
     def _labels(self, head: int) -> Iterator[tuple[Any, Any]]:
         """The labels of all windows and the edges between them, a stretch of windows at a time."""
         for chunk in self.windows.data.column(f"labels_{head}").chunks:
-            offsets = chunk.offsets.to_numpy()
-            yield chunk.values.to_numpy()[offsets[0] : offsets[-1]], offsets - offsets[0]
+            offsets = to_numpy(chunk.offsets)
+            yield to_numpy(chunk.values)[offsets[0] : offsets[-1]], offsets - offsets[0]
 
 
 @dataclass(frozen=True, slots=True)
@@ -162,7 +148,7 @@ class Prepared:
         found = [np.array([self.pad_id, *self.empty_row], dtype=np.int64)]
         for split in self.splits.values():
             chunks = split.windows.data.column("input_ids").chunks
-            found += [np.unique(chunk.values.to_numpy()) for chunk in chunks]
+            found += [np.unique(to_numpy(chunk.values)) for chunk in chunks]
         return np.unique(np.concatenate(found))
 
 
@@ -181,7 +167,8 @@ def prepare(
             root.mkdir(parents=True, exist_ok=True)
             with FileLock(f"{folder}.lock"):
                 if not (folder / "meta.json").exists():
-                    _prepare_into(folder, data, tokenizer, splits)
+                    with collector.paused():
+                        _prepare_into(folder, data, tokenizer, splits)
         except (OSError, NotImplementedError) as error:
             # The second: a file system without locks.
             reason = getattr(error, "strerror", None) or error
@@ -226,6 +213,7 @@ def _content_files(data: DataConfig, split: Split) -> list[Path]:
 def _prepare_into(
     folder: Path, data: DataConfig, tokenizer: PreTrainedTokenizerFast, splits: Sequence[Split]
 ) -> None:
+    started = time.perf_counter()
     corpus = read_corpus(data, splits)
     # The lock is ours, so these are what killed processes left.
     for leftover in folder.parent.glob(f".{folder.name}-*"):
@@ -255,6 +243,12 @@ def _prepare_into(
         working.replace(folder)
     finally:
         shutil.rmtree(working, ignore_errors=True)
+    seconds = time.perf_counter() - started
+    words = sum(len(one.words) for one in chain.from_iterable(corpus.sentences.values()))
+    inform(
+        f"prepared {words:,} words of {', '.join(splits)} in {seconds:.1f} s "
+        f"({words / seconds:,.0f} words a second)"
+    )
 
 
 def _write_split(
@@ -274,46 +268,49 @@ def _write_split(
         alignment=data.alignment,
         context=data.context,
     )
-    with _table(folder / f"{split}-sentences.arrow", _SENTENCES, "tags", heads) as writer:
-        for sentence in sentences:
-            ids = {
-                f"tags_{i}": [head.labels.id_of(tag) for tag in sentence.tags[i]]
-                for i, head in enumerate(heads)
-            }
-            writer.write({"words": sentence.words, "document": sentence.document, **ids})
-        writer.finalize()
-    texts = list(texts_of(sentences, heads, data.unit, context=data.context > 0))
-    with _table(folder / f"{split}-windows.arrow", _WINDOWS, "labels", heads) as writer:
-        for batch in progress(list(_batches(texts)), f"preparing {split}"):
-            for window in encoder.encode(batch):
-                writer.write(_row(window))
-        writer.finalize()
+    schema = _sentence_schema(len(heads))
+    write_table(folder / f"{split}-sentences.arrow", schema, _sentences(sentences, heads, schema))
+    texts = texts_of(sentences, heads, data.unit, context=data.context > 0)
+    batches = progress(list(_batches(texts)), f"preparing {split}")
+    schema = window_schema(len(heads))
+    write_table(folder / f"{split}-windows.arrow", schema, map(encoder.encode, batches))
     return {
         "words_without_pieces": encoder.words_without_pieces,
         "words_cut": encoder.words_cut,
     }
 
 
-def _table(path: Path, columns: dict[str, Any], of_each_head: str, heads: Heads) -> ArrowWriter:
-    by_head = {f"{of_each_head}_{i}": ListOf(Value("int16")) for i in range(len(heads))}
-    return ArrowWriter(features=Features(columns | by_head), path=str(path))
+def _sentence_schema(num_heads: int) -> pa.Schema:
+    columns = {"words": pa.list_(pa.string()), "document": pa.int64()}
+    return pa.schema(columns | {f"tags_{i}": pa.list_(pa.int16()) for i in range(num_heads)})
 
 
-def _row(window: Window) -> dict[str, Any]:
-    labels = {f"labels_{i}": labels for i, labels in enumerate(window.labels)}
-    return {
-        "input_ids": window.input_ids,
-        "first_word": window.first_word,
-        "word_places": window.word_places,
-        "length": len(window.input_ids),
-        "num_words": len(window.word_places),
-        **labels,
-    }
+def _sentences(
+    sentences: list[Sentence], heads: Heads, schema: pa.Schema
+) -> Iterator[pa.RecordBatch]:
+    for start in range(0, len(sentences), TEXTS_AT_ONCE):
+        batch = sentences[start : start + TEXTS_AT_ONCE]
+        words = chain.from_iterable(one.words for one in batch)
+        sizes = np.array([len(one.words) for one in batch])
+        documents = np.array([one.document for one in batch])
+        columns = [lists(strings(words), sizes), numbers(documents)]
+        for i, head in enumerate(heads):
+            ids = head.labels.ids_of(chain.from_iterable(one.tags[i] for one in batch))
+            columns.append(lists(numbers(np.array(ids, np.int16)), sizes))
+        yield pa.record_batch(columns, schema=schema)
 
 
-def _batches(texts: list[Text]) -> Iterator[list[Text]]:
-    for start in range(0, len(texts), TEXTS_AT_ONCE):
-        yield texts[start : start + TEXTS_AT_ONCE]
+def _batches(texts: Iterator[Text]) -> Iterator[list[Text]]:
+    batch: list[Text] = []
+    words = 0
+    for text in texts:
+        batch.append(text)
+        words += len(text.words)
+        if len(batch) == TEXTS_AT_ONCE or words >= _WORDS_AT_ONCE:
+            yield batch
+            batch, words = [], 0
+    if batch:
+        yield batch
 
 
 def _open(folder: Path, splits: Sequence[Split]) -> Prepared:
@@ -321,8 +318,8 @@ def _open(folder: Path, splits: Sequence[Split]) -> Prepared:
     data = {
         split: SplitData(
             split,
-            Dataset.from_file(str(folder / f"{split}-sentences.arrow")),
-            Dataset.from_file(str(folder / f"{split}-windows.arrow")),
+            Table.open(folder / f"{split}-sentences.arrow"),
+            Table.open(folder / f"{split}-windows.arrow"),
             **meta["splits"][split],
         )
         for split in splits
@@ -351,7 +348,7 @@ def _check_words_owned_once(split: SplitData) -> None:
     assert (first == np.concatenate([[0], np.cumsum(counts)[:-1]])).all(), "words not owned once"
 
 
-def rows_of(windows: Dataset, indices: Sequence[int]) -> dict[str, list[Any]]:
+def rows_of(windows: Table, indices: Sequence[int]) -> dict[str, list[Any]]:
     """Columns of some windows, by index, as plain lists."""
-    table: pa.Table = windows.with_format("arrow")[list(indices)]
-    return {name: table.column(name).to_pylist() for name in table.column_names}
+    taken = windows.take(indices)
+    return {name: taken.column(name).to_pylist() for name in taken.column_names}

@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import numpy as np
-import numpy.typing as npt
 import pyarrow as pa
-from datasets import Dataset
-from datasets.table import InMemoryTable
 
+from bigner.data.arrays import Ints, ranges
 from bigner.data.encode import NO_PIECE
 from bigner.data.prepare import SplitData
+from bigner.data.tables import Table, lists, numbers, to_numpy
 
 _SEED = 0
 
@@ -34,31 +33,26 @@ def sample_of(split: SplitData, num_heads: int, count: int) -> SplitData:
         rows = np.sort(np.random.default_rng(_SEED).choice(total, count, replace=False))
     first, sizes = split.column("first_word")[rows], split.column("num_words")[rows]
     starts = np.cumsum(sizes) - sizes
-    windows = split.windows.data.table.take(pa.array(rows))
+    windows = split.windows.take(rows.tolist()).combine_chunks()
     place = windows.column_names.index("first_word")
-    windows = windows.set_column(place, "first_word", pa.array(starts))
-    words = np.concatenate([np.arange(a, a + size) for a, size in zip(first, sizes, strict=True)])
+    windows = windows.set_column(place, "first_word", numbers(starts))
+    words = ranges(first, sizes)
     begins = split.sentence_begins()[words]
     begins[starts] = True
-    edges = np.append(np.flatnonzero(begins), len(words)).astype(np.int32)
+    sizes = np.diff(np.flatnonzero(begins), append=len(words))
     names = [f"tags_{i}" for i in range(num_heads)]
-    sentences = {name: _regrouped(split.sentences, name, words, edges) for name in names}
-    places = windows.column("word_places").combine_chunks().flatten().to_numpy()
+    sentences = {name: _regrouped(split.sentences, name, words, sizes) for name in names}
+    places = to_numpy(windows.column("word_places").combine_chunks().flatten())
     return SplitData(
         split.split,
-        Dataset(InMemoryTable(pa.table(sentences))),
-        Dataset(InMemoryTable(windows)),
+        Table(pa.table(sentences)),
+        Table(windows),
         words_without_pieces=int((places == NO_PIECE).sum()),
         words_cut=0,
     )
 
 
-def _regrouped(
-    sentences: Dataset,
-    name: str,
-    words: npt.NDArray[np.int64],
-    edges: npt.NDArray[np.int32],
-) -> pa.Array:
-    """A column of the sentences for some words alone, in the groups between ``edges``."""
-    flat = sentences.data.column(name).combine_chunks().flatten().take(pa.array(words))
-    return pa.ListArray.from_arrays(pa.array(edges), flat)
+def _regrouped(sentences: Table, name: str, words: Ints, sizes: Ints) -> pa.ListArray:
+    """A column of the sentences for some words alone, so many of them in each row."""
+    flat = sentences.data.column(name).combine_chunks().flatten()
+    return lists(flat.take(numbers(words)), sizes)

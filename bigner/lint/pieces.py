@@ -9,8 +9,9 @@ from itertools import groupby
 from transformers import PreTrainedTokenizerFast
 
 from bigner.config.schema import DataConfig, Split
-from bigner.data.encode import TEXTS_AT_ONCE, cut, encode_words, owners, special_tokens
+from bigner.data.encode import TEXTS_AT_ONCE, cut, owners
 from bigner.data.formats import Sentence
+from bigner.data.pieces import encode_words, special_tokens
 from bigner.lint.findings import Finding, Level, Place, Places, counted, percent, quoted
 from bigner.lint.lengths import Lengths
 from bigner.lint.reading import Sentences

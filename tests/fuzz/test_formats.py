@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 
 from bigner.config.schema import Columns, DataConfig
 from bigner.data.corpus import read_corpus
+from bigner.data.formats import columns as columns_module
 from bigner.data.formats import read_sentences
 from bigner.errors import DataError
 from tests.fuzz.hostile import (
@@ -132,6 +133,45 @@ def test_any_bytes_as_columns(file: Path, content: bytes, settings: dict[str, An
 @given(content=mutated(VALID_COLUMNS, SNIPPETS), settings=columns)
 def test_mutated_columns(file: Path, content: bytes, settings: dict[str, Any]) -> None:
     read_whole(file, content, **settings)
+
+
+def outcome(file: Path, **settings: Any) -> list[str]:
+    """The sentences of a file, or what is wrong with it."""
+    try:
+        return list(map(repr, read_sentences(DataConfig(train=str(file), **settings), "train")))
+    except DataError as error:
+        return [str(error)]
+
+
+CELLS = ("a", "O", "B-X", "Anna", "#fun", "#", "# x", " a", "a ", "", "\xa0", "-DOCSTART-")
+LINES = ("", " ", "\t", "# newdoc", "# a = b", "# c", "-DOCSTART- O", "# global.columns = A B")
+
+
+@st.composite
+def column_files(draw: st.DrawFn) -> str:
+    """Files most of whose lines are rows, and most of whose blocks nevertheless are not plain."""
+    separators = draw(st.sampled_from(["\t", " ", "\t ", ["\t", "\t", "  "], [" ", "  "]]))
+    cells = st.sampled_from([*CELLS[:4] * 4, *CELLS])
+    rows = st.builds(
+        lambda first, between, second: first + between + second,
+        cells,
+        st.sampled_from(separators),
+        cells,
+    )
+    lines = st.one_of(rows, rows, rows, st.sampled_from([*LINES[:1] * 6, *LINES]))
+    return "\n".join(draw(st.lists(lines, max_size=14)))
+
+
+@FUZZED
+@given(content=column_files(), separator=st.sampled_from(["auto", "tab", "whitespace"]))
+def test_blocks_read_at_once_are_as_read_line_by_line(
+    file: Path, content: str, separator: str
+) -> None:
+    file.write_text(content or "\n", encoding="utf-8")
+    at_once = outcome(file, separator=separator)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(columns_module._Table, "plain_rows", lambda *_: None)
+        assert outcome(file, separator=separator) == at_once
 
 
 # --- JSON lines -------------------------------------------------------------------------------

@@ -19,7 +19,7 @@ PACKAGE = Path(bigner.__file__).parent
 LAYERS = (
     ("errors",),
     ("config",),
-    ("distributed", "log", "memory", "stop"),
+    ("collector", "distributed", "log", "memory", "stop"),
     ("modeling", "packing", "optim", "loss", "data", "sample", "tensor_files"),
     ("strategies",),
     ("evaluation", "checkpoint", "export", "predictions", "run_dir", "table", "weights", "lint"),
@@ -191,6 +191,7 @@ def test_no_cycles() -> None:
         ("deepspeed", "bigner.strategies.zero"),
         ("torch.distributed.fsdp", "bigner.strategies.fsdp"),
         ("seqeval", "bigner.evaluation.metrics"),
+        ("datasets", "bigner.data.formats.hub"),
         ("bigner.strategies.single", "bigner.strategies"),
         ("bigner.strategies.fsdp", "bigner.strategies"),
         ("bigner.strategies.zero", "bigner.strategies"),

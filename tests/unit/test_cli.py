@@ -1,10 +1,8 @@
-"""The command line: options of launchers, what each command prints, what it does not load."""
+"""The command line: options of launchers, what each command prints, wrong use."""
 
 from __future__ import annotations
 
 import json
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
@@ -15,7 +13,6 @@ from bigner import __version__
 from bigner.__main__ import report
 from bigner.cli import run, strip_launcher_options
 from bigner.errors import ConfigError
-from tests.ranks.launch import environment
 
 COMMANDS = ("validate", "lint", "schema", "train", "compare", "evaluate", "init")
 
@@ -253,39 +250,3 @@ def test_a_rank_that_outlives_the_others_says_which_it_is(
     monkeypatch.setattr("bigner.__main__.SILENT_SECONDS", 0)
     assert report(error) == 2
     assert capsys.readouterr().err.startswith("bigner: rank 1: error:")
-
-
-# --- what is not loaded -----------------------------------------------------------------------
-
-
-@pytest.mark.parametrize(
-    "arguments", [["--help"], ["--version"], ["schema"], ["validate", "RUN"], ["train", "RUN"]]
-)
-def test_torch_is_not_loaded(arguments: list[str], run_file: Path) -> None:
-    """Nor for a run file that names a ds_configs file, nor by `train` where the input is wrong."""
-    tuning = run_file.parent / "zero.json"
-    tuning.write_text('{"zero_optimization": {"reduce_bucket_size": 5e8}}')
-    strategy = f"strategy={{kind: zero, deepspeed_config: {tuning}}}"
-    extra = [strategy] if "RUN" in arguments else []
-    extra += ["data.test=nowhere"] if "train" in arguments else []
-    extra += ["model.name_or_path=xlm-roberta-large"] if "validate" in arguments else []
-    code = (
-        "import sys\n"
-        "from bigner.cli import run\n"
-        "from bigner.errors import ConfigError\n"
-        "try:\n"
-        "    run(sys.argv[1:])\n"
-        "except ConfigError as error:\n"
-        "    print(error)\n"
-        "heavy = {'torch', 'transformers', 'deepspeed', 'datasets', 'numpy'}\n"
-        "print('loaded', sorted(heavy & set(sys.modules)))\n"
-    )
-    words = [str(run_file) if argument == "RUN" else argument for argument in arguments]
-    done = subprocess.run(
-        [sys.executable, "-c", code, *words, *extra],
-        capture_output=True,
-        text=True,
-        env=environment(),
-        check=True,
-    )
-    assert done.stdout.splitlines()[-1] == "loaded []"

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from functools import cache
 from itertools import accumulate, chain, pairwise
 from math import inf
@@ -15,21 +16,21 @@ from hypothesis import strategies as st
 from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, processors, trainers
 from transformers import AutoTokenizer, PreTrainedTokenizerFast
 
+from bigner.config.schema import DataConfig
 from bigner.data.collate import word_predictions
 from bigner.data.encode import (
     NO_PIECE,
     Text,
-    Window,
     WindowEncoder,
     cut,
     owners,
-    special_tokens,
     surrounded,
     texts_of,
 )
-from bigner.data.formats import Sentence
+from bigner.data.formats import Sentence, read_sentences
 from bigner.data.heads import Heads
 from bigner.data.labels import IGNORED, LabelSet
+from bigner.data.pieces import WordPieces, encode_words, special_tokens
 
 LABELS = LabelSet.of_types(["LOC", "PER", "creative-work"])
 HEADS = Heads.single(LABELS)
@@ -145,12 +146,76 @@ def texts_from(corpus: Sequence[tuple[list[str], list[int]]]) -> list[Text]:
     return texts
 
 
+@dataclass(frozen=True, slots=True)
+class Window:
+    """A row of what the encoder makes, its lengths checked."""
+
+    input_ids: list[int]
+    labels: list[list[int]]
+    first_word: int
+    word_places: list[int]
+
+
+def windows_of(encoder: WindowEncoder, texts: Sequence[Text]) -> list[Window]:
+    windows = []
+    for row in encoder.encode(texts).to_pylist():
+        assert row.pop("length") == len(row["input_ids"])
+        assert row.pop("num_words") == len(row["word_places"])
+        labels = [row.pop(name) for name in sorted(row) if name.startswith("labels_")]
+        windows.append(Window(labels=labels, **row))
+    return windows
+
+
 def predicted_from(window: Window) -> list[int]:
     """The prediction of each owned word if every labelled piece is predicted right."""
     wrong = len(LABELS)
     pieces = torch.tensor([wrong if label == IGNORED else label for label in window.labels[0]])
     places = torch.tensor(window.word_places, dtype=torch.long)
     return word_predictions(pieces, places, LABELS.id_of("O")).tolist()
+
+
+def word_by_word(
+    tokenizer: PreTrainedTokenizerFast,
+    text: Text,
+    max_length: int,
+    stride: int,
+    alignment: str,
+    context: int,
+) -> list[Window]:
+    """What the encoder makes of a text, put together as it reads."""
+    prefix, suffix = special_tokens(tokenizer)
+    room = max_length - len(prefix) - len(suffix)
+    (encoding,) = encode_words(tokenizer, [text.words])
+    pieces: list[list[int]] = [[] for _ in text.words]
+    for piece, word in zip(encoding.ids, encoding.word_ids, strict=True):
+        pieces[word] = [*pieces[word], piece][:room]
+    lengths = [len(word) for word in pieces]
+    windows = []
+    for first, end in text.parts:
+        spans = [surrounded(first, end, lengths, room, context)]
+        owned = [(first, end)]
+        if sum(lengths[first:end]) > room:
+            of_part = cut(lengths[first:end], room, stride)
+            spans = [(first + a, first + b) for a, b in of_part]
+            owned = [(first + a, first + b) for a, b in owners(of_part)]
+        for span, own in zip(spans, owned, strict=True):
+            window = Window(list(prefix), [[IGNORED] * len(prefix)], text.first_word + own[0], [])
+            for word in range(*span):
+                label = text.label_ids[0][word]
+                tag = LABELS.tags[label].replace("B-", "I-")
+                later = LABELS.id_of(tag) if alignment == "all" else IGNORED
+                labels = [label, *[later] * lengths[word]][: lengths[word]]
+                if own[0] <= word < own[1]:
+                    place = len(window.input_ids) if labels else NO_PIECE
+                    window.word_places.append(place)
+                else:
+                    labels = [IGNORED] * lengths[word]
+                window.input_ids.extend(pieces[word])
+                window.labels[0].extend(labels)
+            window.input_ids.extend(suffix)
+            window.labels[0].extend([IGNORED] * len(suffix))
+            windows += [window] if own[0] < own[1] else []
+    return windows
 
 
 def check_windows(
@@ -173,7 +238,9 @@ def check_windows(
         alignment=alignment,
         context=context,
     )
-    windows = list(encoder.encode(texts))
+    windows = windows_of(encoder, texts)
+    chosen = max_length, stride, alignment, context
+    assert windows == [w for text in texts for w in word_by_word(tokenizer, text, *chosen)]
     prefix, suffix = special_tokens(tokenizer)
 
     for window in windows:
@@ -258,7 +325,7 @@ def one_window(
 ) -> Window:
     encoder = WindowEncoder(tokenizer, HEADS, max_length=512, stride=0, alignment=alignment)
     ids = [LABELS.id_of(tag) for tag in tags.split()]
-    (window,) = encoder.encode([whole(text_words, ids, 0)])
+    (window,) = windows_of(encoder, [whole(text_words, ids, 0)])
     return window
 
 
@@ -306,7 +373,7 @@ def test_alignment_all_goes_on_as_inside() -> None:
 def test_a_word_longer_than_a_window_is_cut_and_counted() -> None:
     encoder = WindowEncoder(byte_level(), HEADS, max_length=10, stride=4, alignment="first")
     text = whole(["z", "q" * 50, "z"], [0, 1, 0], 7)
-    windows = list(encoder.encode([text]))
+    windows = windows_of(encoder, [text])
     assert encoder.words_cut == 1
     assert max(len(window.input_ids) for window in windows) == 10
     assert [window.first_word for window in windows] == [7, 8, 9]
@@ -323,6 +390,51 @@ def test_a_tokenizer_with_truncation_and_padding_of_its_own_is_not_obeyed() -> N
     text_words = ["York"] * 20
     window = one_window(tokenizer, text_words, "O " * 20)
     assert window.input_ids == one_window(byte_level(), text_words, "O " * 20).input_ids
+
+
+# ---------------------------------------------------------------- words
+
+
+def check_pieces(tokenizer: PreTrainedTokenizerFast, texts: list[list[str]]) -> None:
+    """A word's pieces are those it has among all the words of its text, asked for at any time."""
+    known = WordPieces(tokenizer)
+    for text, encoding in zip(texts, encode_words(tokenizer, texts), strict=True):
+        pieces: list[list[int]] = [[] for _ in text]
+        for piece, word in zip(encoding.ids, encoding.word_ids, strict=True):
+            pieces[word].append(piece)
+        starts, sizes = known.find(text)
+        assert sizes.tolist() == [len(of_word) for of_word in pieces]
+        assert known.take(starts, sizes).tolist() == list(chain.from_iterable(pieces))
+
+
+texts_of_words = st.lists(st.lists(words, min_size=1, max_size=100), min_size=1, max_size=5)
+
+
+@pytest.mark.data
+@settings(deadline=None, max_examples=100)
+@given(texts_of_words)
+def test_words_one_by_one_with_xlmr(xlmr: PreTrainedTokenizerFast, texts: list[list[str]]) -> None:
+    check_pieces(xlmr, texts)
+
+
+@pytest.mark.parametrize("tokenizer", [byte_level, word_piece])
+@settings(deadline=None, max_examples=100)
+@given(texts_of_words)
+def test_words_one_by_one(
+    tokenizer: Callable[[], PreTrainedTokenizerFast], texts: list[list[str]]
+) -> None:
+    check_pieces(tokenizer(), texts)
+
+
+@pytest.mark.data
+def test_the_words_of_a_corpus_one_by_one(xlmr: PreTrainedTokenizerFast, shared_data: Path) -> None:
+    data = DataConfig(train=str(shared_data / "wnut17" / "wnut17train.conll"))
+    check_pieces(xlmr, [sentence.words for sentence in read_sentences(data, "train")])
+
+
+def test_no_words_at_all() -> None:
+    encoder = WindowEncoder(byte_level(), HEADS, max_length=10, stride=4, alignment="first")
+    assert encoder.encode([]).num_rows == 0
 
 
 # ---------------------------------------------------------------- cutting
@@ -474,7 +586,7 @@ def test_context_by_hand() -> None:
         encoder = WindowEncoder(
             byte_level(), HEADS, max_length=max_length, stride=0, alignment="first", context=2
         )
-        windows = list(encoder.encode(texts))
+        windows = windows_of(encoder, texts)
         read[max_length] = [
             "".join(byte_level().convert_ids_to_tokens(window.input_ids)[1:-1]).replace("Ġ", " ")
             for window in windows
@@ -494,6 +606,6 @@ def test_labels_go_by_name() -> None:
             byte_level(), Heads.single(labels), max_length=64, stride=0, alignment="all"
         )
         (text,) = texts_of([sentence("zz z", 0)], Heads.single(labels), "sentence")
-        (window,) = encoder.encode([text])
+        (window,) = windows_of(encoder, [text])
         names = [labels.tags[label] for label in window.labels[0] if label != IGNORED]
         assert names == ["B-PER", "I-PER", "I-PER", "O", "O"]

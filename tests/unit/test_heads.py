@@ -178,8 +178,8 @@ def test_a_prepared_corpus_of_two_heads(tmp_path: Path) -> None:
     assert prepared.schemes == {"ner": "io", "pos": None}
     assert prepared.type_counts["pos"]["train"] == {"NOUN": 3, "PUNCT": 1, "VERB": 1}
     train = prepared.splits["train"]
-    assert train.sentences["tags_0"][:] == [[3, 4, 0], [1, 0]]
-    assert train.sentences["tags_1"][:] == [[0, 0, 2], [0, 1]]
+    assert [row["tags_0"] for row in train.sentences] == [[3, 4, 0], [1, 0]]
+    assert [row["tags_1"] for row in train.sentences] == [[0, 0, 2], [0, 1]]
     assert train.label_counts(0, 5).tolist() == [2, 1, 0, 1, 1]
     assert train.label_counts(1, 3).tolist() == [3, 1, 1]
     weights = np.array([1.0, 10.0, 100.0], dtype=np.float32)
@@ -245,21 +245,21 @@ def test_a_sample_of_a_split(tmp_path: Path, unit: str) -> None:
     assert sample.column("first_word").tolist() == (np.cumsum(sizes) - sizes).tolist()
     # Each window still has the labels of its words.
     for i in (0, 1):
-        tags = [tag for sentence in sample.sentences[f"tags_{i}"] for tag in sentence]
+        tags = [tag for row in sample.sentences for tag in row[f"tags_{i}"]]
         assert len(tags) == sizes.sum()
         for window in sample.windows:
             own = tags[window["first_word"] :][: window["num_words"]]
             for tag, place in zip(own, window["word_places"], strict=True):
                 assert place < 0 or window[f"labels_{i}"][place] == tag
     # Sentences are whole, but for those that a window owns a part of.
-    lengths = [len(sentence) for sentence in sample.sentences["tags_0"]]
+    lengths = [len(row["tags_0"]) for row in sample.sentences]
     assert max(lengths) == 3
     assert lengths.count(3) >= 10
     assert unit == "document" or lengths == [3] * 10
     places = [place for window in sample.windows for place in window["word_places"]]
     assert sample.words_without_pieces == places.count(-1) > 0
     again = sample_of(whole, 2, 10)
-    assert again.windows.to_list() == sample.windows.to_list()
+    assert list(again.windows) == list(sample.windows)
     assert sample_of(whole, 2, 10**6).windows.num_rows == whole.windows.num_rows
 
 

@@ -514,7 +514,7 @@ def test_numbers_of_windows_are_those_of_training(
         context=data.context,
     )
     texts = list(texts_of(read_splits["train"], heads, data.unit, context=data.context > 0))
-    windows = [list(encoder.encode([text])) for text in texts]
+    windows = [encoder.encode([text]).to_pylist() for text in texts]
     assert measured.lengths.windows == {"train": sum(map(len, windows))}
     if data.context:
         # A text is a whole document there, and a sentence is what is measured.
@@ -522,7 +522,7 @@ def test_numbers_of_windows_are_those_of_training(
     assert len(measured.long_texts) == sum(len(of_text) > 1 for of_text in windows)
     for length, of_text in zip(measured.lengths.of_splits["train"], windows, strict=True):
         if len(of_text) == 1:
-            assert length == len(of_text[0].input_ids)
+            assert length == of_text[0]["length"]
     empty = measured.words.empty_entities.followed_by(measured.words.empty_others)
     assert len(empty) == encoder.words_without_pieces
     assert len(measured.words.too_long) == encoder.words_cut

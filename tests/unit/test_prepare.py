@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import multiprocessing
 import os
+import re
 import signal
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -17,6 +20,7 @@ from bigner.config.schema import DataConfig
 from bigner.data import prepare as module
 from bigner.data.prepare import Prepared, prepare
 from bigner.errors import DataError
+from tests.ranks.launch import environment
 from tests.unit.helpers import SENTENCES, tiny_tokenizer, write_columns
 
 PROCESSES = 3
@@ -55,7 +59,7 @@ def snapshot(folder: Path) -> dict[str, tuple[int, int]]:
 def content(prepared: Prepared) -> list[Any]:
     """Everything that is prepared, as plain values."""
     splits = prepared.splits.values()
-    return [[split.sentences.to_list(), split.windows.to_list()] for split in splits]
+    return [[list(split.sentences), list(split.windows)] for split in splits]
 
 
 def folders(cache: Path) -> list[Path]:
@@ -101,12 +105,22 @@ def test_sentences_as_arrays(tmp_path: Path) -> None:
     assert train.sentence_begins().tolist() == begins
 
 
+def test_what_was_prepared_is_told_once(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    prepared_in(tmp_path)
+    number = r"[0-9,.]+"
+    words = sum(map(len, [*SENTENCES, *SENTENCES[:3]]))
+    told = rf"prepared {words} words of train, test in {number} s \({number} words a second\)\n"
+    assert re.fullmatch(told, capsys.readouterr().err)
+    prepared_in(tmp_path)
+    assert capsys.readouterr().err == ""
+
+
 def test_it_is_memory_mapped(tmp_path: Path) -> None:
     prepared = prepared_in(tmp_path)
-    for split in prepared.splits.values():
-        for dataset in (split.sentences, split.windows):
-            (cached,) = dataset.cache_files
-            assert Path(cached["filename"]).parent == prepared.folder
+    mapped = Path("/proc/self/maps").read_text(encoding="utf-8")
+    for split in prepared.splits:
+        for table in ("sentences", "windows"):
+            assert f"{prepared.folder}/{split}-{table}.arrow" in mapped
 
 
 def test_documents(tmp_path: Path) -> None:
@@ -117,8 +131,8 @@ def test_documents(tmp_path: Path) -> None:
     assert sentences.column("num_words").tolist() == [2, 1, 1]
     assert documents.column("num_words").tolist() == [3, 1]
     assert documents.column("first_word").tolist() == [0, 3]
-    assert sentences.sentences.to_list() == documents.sentences.to_list()
-    assert documents.sentences["document"][:] == [0, 0, 1]
+    assert list(sentences.sentences) == list(documents.sentences)
+    assert [row["document"] for row in documents.sentences] == [0, 0, 1]
 
 
 # ---------------------------------------------------------------- once
@@ -174,7 +188,7 @@ def test_a_changed_file_is_prepared_anew(tmp_path: Path) -> None:
     os.utime(tmp_path / "test", ns=(stat.st_atime_ns, stat.st_mtime_ns))
     changed = prepared_in(tmp_path)
     assert changed.folder != first.folder
-    assert changed.splits["test"].sentences["words"][0][0] == "Emma"
+    assert changed.splits["test"].sentences[0]["words"][0] == "Emma"
 
 
 def another_normalizer() -> PreTrainedTokenizerFast:
@@ -250,6 +264,45 @@ def test_a_cache_that_cannot_be_written(cache: str, tmp_path: Path) -> None:
     (tmp_path / "file").write_text("no folder")
     with pytest.raises(DataError, match=r"cannot be written to .*set data.cache_dir"):
         prepared_in(tmp_path, cache_dir=tmp_path / cache)
+
+
+# ---------------------------------------------------------------- several threads
+
+PREPARE = """
+import sys
+from bigner.config.schema import DataConfig, ModelConfig
+from bigner.data.prepare import prepare
+from bigner.modeling import load_tokenizer
+data = DataConfig.model_validate_json(sys.argv[1])
+prepare(data, load_tokenizer(ModelConfig(name_or_path=sys.argv[2])), data.splits())
+"""
+
+
+@pytest.mark.data
+@pytest.mark.parametrize("choices", [{}, {"unit": "document", "alignment": "all"}], ids=str)
+def test_the_tokenizers_threads_change_nothing(
+    choices: dict[str, Any], shared_data: Path, tmp_path: Path
+) -> None:
+    corpus = shared_data / "wnut17"
+    written = []
+    for parallel in ("true", "false"):
+        data = DataConfig(
+            train=str(corpus / "wnut17train.conll"),
+            test=str(corpus / "emerging.test.annotated"),
+            max_length=32,
+            stride=8,
+            cache_dir=tmp_path / parallel,
+            **choices,
+        )
+        words = [data.model_dump_json(), str(shared_data / "xlmr-tokenizer")]
+        threads = {"TOKENIZERS_PARALLELISM": parallel, "RAYON_NUM_THREADS": "4"}
+        subprocess.run(
+            [sys.executable, "-c", PREPARE, *words], env=environment() | threads, check=True
+        )
+        files = sorted(file for file in (tmp_path / parallel).glob("*/*") if file.is_file())
+        written.append({file.relative_to(tmp_path / parallel): file.read_bytes() for file in files})
+    assert len(written[0]) == 5
+    assert written[0] == written[1]
 
 
 # ---------------------------------------------------------------- several processes

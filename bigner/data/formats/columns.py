@@ -26,7 +26,7 @@ So a row is never taken for a comment in silence, unless it lacks its tag.
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator, Iterator
 from dataclasses import dataclass
 from enum import Enum, auto
 from itertools import chain
@@ -43,6 +43,14 @@ _NEW_DOCUMENT = re.compile(r"# +newdoc\b")
 _CONLLU_COMMENT = re.compile(r"# *global\.columns *=|# +(?:\S+ *=|newdoc\b|newpar\b)")
 _READS_LIKE_A_TAG = re.compile(r"O|[BIESLU]-\S+")
 _CELLS = re.compile(r"[^ \t]+")
+# Whether rows are split at TABs -> what is in no lines that are rows if only they have the right
+# number of cells, and whose cells need no stripping. By rule 1 a line with `#` and a TAB is a row.
+_NOT_PLAIN = {
+    True: (_DOCSTART, "\n ", " \n", "\t ", " \t"),
+    False: (_DOCSTART, "\n ", " \n", "  ", "\t", "\n#"),
+}
+# Lines whose cells are held at once; no sentence has so many.
+_PLAIN_LINES = 10_000
 
 
 def read(data: DataConfig, split: Split) -> Iterator[Sentence]:
@@ -59,7 +67,7 @@ def read(data: DataConfig, split: Split) -> Iterator[Sentence]:
         table = _table(path, lines, data)
         if table is None:
             continue
-        for starts_document, words, tags, numbers in _blocks(table, lines):
+        for starts_document, words, tags, numbers in _sentences(table, lines):
             document += starts_document
             yield Sentence(words, tags, document, table.file, numbers)
 
@@ -104,6 +112,24 @@ class _Table:
             self._require_comment(line, number, in_sentence=in_sentence)
             return _Kind.DOCUMENT if _NEW_DOCUMENT.match(line) else _Kind.COMMENT
         return _Kind.ROW
+
+    def plain_rows(self, block: list[str]) -> list[list[str]] | None:
+        """Words and each head's tags of lines that are rows beyond doubt; else None.
+
+        Most blocks are, and are read at once, five times as fast as line by line.
+        """
+        if len(block) > _PLAIN_LINES:
+            return None
+        text = "\n".join(("", *block, ""))
+        if any(mark in text for mark in _NOT_PLAIN[self.split_at_tabs]):
+            return None
+        separator = "\t" if self.split_at_tabs else " "
+        rows = [line.split(separator) for line in block]
+        if set(map(len, rows)) != {self.width}:
+            return None
+        columns = list(zip(*rows, strict=True))
+        found = [list(columns[column]) for column in (self.words, *self.tags)]
+        return None if any("" in column for column in found) else found
 
     def word_and_tags(self, line: str, number: int) -> list[str]:
         """The word of a row and each head's tag, none of which may be empty."""
@@ -193,15 +219,39 @@ class _Table:
         )
 
 
-def _blocks(
-    table: _Table, lines: list[str]
-) -> Iterator[tuple[bool, list[str], list[list[str]], list[int]]]:
-    """Sentences as (starts a document, words, tags of each head, lines)."""
+_Found = tuple[bool, list[str], list[list[str]], list[int]]
+"""A sentence as (starts a document, words, tags of each head, lines)."""
+
+
+def _sentences(table: _Table, lines: list[str]) -> Iterator[_Found]:
     starts_document = True
+    for first, block in _blocks(lines):
+        plain = table.plain_rows(block)
+        if plain is None:
+            starts_document = yield from _line_by_line(table, block, first, starts_document)
+            continue
+        words, *tags = plain
+        yield starts_document, words, tags, list(range(first, first + len(block)))
+        starts_document = False
+
+
+def _blocks(lines: list[str]) -> Iterator[tuple[int, list[str]]]:
+    """The lines between blank ones, with the number of the first of them."""
+    start = 0
+    for end in (*(i for i, line in enumerate(lines) if not line.strip(" \t")), len(lines)):
+        if start < end:
+            yield start + 1, lines[start:end]
+        start = end + 1
+
+
+def _line_by_line(
+    table: _Table, block: list[str], first: int, starts_document: bool
+) -> Generator[_Found, None, bool]:
+    """The sentences of a block; returns whether the next one starts a document."""
     columns: list[list[str]] = [[] for _ in (table.words, *table.tags)]
     numbers: list[int] = []
     # A blank line after the last one ends the last sentence.
-    for number, line in enumerate(chain(lines, [""]), start=1):
+    for number, line in enumerate(chain(block, [""]), start=first):
         kind = table.kind(line, number, in_sentence=bool(numbers))
         if kind is _Kind.ROW:
             for column, cell in zip(columns, table.word_and_tags(line, number), strict=True):
@@ -213,6 +263,7 @@ def _blocks(
             yield starts_document, words, tags, numbers
             starts_document, columns, numbers = False, [[] for _ in columns], []
         starts_document |= kind is _Kind.DOCUMENT
+    return starts_document
 
 
 def _table(path: Path, lines: list[str], data: DataConfig) -> _Table | None:
