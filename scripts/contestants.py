@@ -1,8 +1,9 @@
 """One run file, trained by bigner and by transformers.Trainer: each started as a user would start
 it, and what came of it in the same words.
 
-Both train ``evaluation.every`` steps of warm-up, evaluate (warm-up too), train as many steps again,
-which are measured, and evaluate again, which is measured.
+Both train for an epoch and evaluate, which is warm-up, and then train for another, on the same
+windows in another order, and evaluate again: that is measured. ``evaluation.every`` is an epoch's
+number of steps, ``training.max_steps`` twice that.
 """
 
 from __future__ import annotations
@@ -22,7 +23,6 @@ from typing import Any
 import yaml
 
 PEER = Path(__file__).resolve().with_name("peer.py")
-TIMEOUT_SECONDS = 3600
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,6 +35,8 @@ class Outcome:
     """Real tokens a second in the last evaluation, gathering and scoring included."""
     samples: int
     """Windows trained on in the measured steps."""
+    tokens: int
+    """Their pieces."""
     loss: float
     """Mean of the training losses of the measured steps."""
     evaluation_loss: float
@@ -47,32 +49,44 @@ class RunFailedError(Exception):
     """A contestant did not come to its end; the text is the end of what it said."""
 
 
-def run_bigner(run_file: Path, overrides: list[str], *, ranks: int, device: str) -> Outcome:
+@dataclass(frozen=True, slots=True)
+class Place:
+    """Where a run is made."""
+
+    device: str
+    """``cpu`` or ``cuda``."""
+    ranks: int = 1
+    timeout: float = 3600.0
+    """Seconds after which it has failed."""
+
+
+def run_bigner(run_file: Path, overrides: list[str], place: Place) -> Outcome:
     """Train a run file with bigner, by its command line.
 
     Raises:
-        RunFailedError: it ended with another code than 0.
+        RunFailedError: it ended with another code than 0, or did not end in time.
     """
     run = yaml.safe_load(run_file.read_text())
     run_dir = run_file.parent / "bigner"
     shutil.rmtree(run_dir, ignore_errors=True)
     engine = run["strategy"]["kind"]
-    launcher = _launcher(engine, ranks, module="bigner")
+    launcher = _launcher(engine, place.ranks, module="bigner")
     command = [*launcher, "train", str(run_file), f"run_dir={run_dir}", *overrides]
-    _run(command, device, threads=_threads(ranks, device))
+    _run(command, place)
     lines = [json.loads(line) for line in (run_dir / "metrics.jsonl").read_text().splitlines()]
     summary = json.loads((run_dir / "summary.json").read_text())
     used = yaml.safe_load((run_dir / "config.yaml").read_text())
     warmup = used["evaluation"]["every"]
     steps = [line for line in lines if "split" not in line and line["step"] > warmup]
     scores = [line for line in lines if line.get("split") == "validation"][-1]
-    tokens = tokens_of(used, "validation")
+    prepared = windows_of(used)
     shutil.rmtree(run_dir)
     return Outcome(
         # The last line counts from the evaluation before the measured steps.
         train=steps[-1]["tokens_per_second"],
-        evaluate=tokens / scores["seconds"],
+        evaluate=_tokens(prepared, "validation") / scores["seconds"],
         samples=len(steps) * used["training"]["global_batch_size"],
+        tokens=_tokens(prepared, "train"),
         loss=statistics.mean(line["loss"] for line in steps),
         evaluation_loss=scores["loss"],
         f1=scores["f1"],
@@ -80,24 +94,24 @@ def run_bigner(run_file: Path, overrides: list[str], *, ranks: int, device: str)
     )
 
 
-def run_peer(run_file: Path, *, best: bool, more: list[str], ranks: int, device: str) -> Outcome:
+def run_peer(run_file: Path, more: list[str], place: Place, *, best: bool) -> Outcome:
     """Train a run file with transformers.Trainer.
 
     Raises:
-        RunFailedError: it ended with another code than 0.
+        RunFailedError: it ended with another code than 0, or did not end in time.
     """
     run = yaml.safe_load(run_file.read_text())
     result = run_file.parent / "peer.json"
     result.unlink(missing_ok=True)
-    launcher = _launcher(run["strategy"]["kind"], ranks, script=PEER)
+    launcher = _launcher(run["strategy"]["kind"], place.ranks, script=PEER)
     flags = [*(["--best"] if best else []), *(word for one in more for word in ("--set", one))]
-    command = [*launcher, str(run_file), str(result), "--device", device, *flags]
-    _run(command, device, threads=_threads(ranks, device))
+    _run([*launcher, str(run_file), str(result), "--device", place.device, *flags], place)
     found = json.loads(result.read_text())
     return Outcome(
         train=found["tokens"] / found["seconds"],
-        evaluate=tokens_of(run, "validation") / found["evaluation_seconds"],
+        evaluate=_tokens(windows_of(run), "validation") / found["evaluation_seconds"],
         samples=found["samples"],
+        tokens=found["tokens"],
         loss=statistics.mean(found["losses"]),
         evaluation_loss=found["evaluation_loss"],
         f1=found["f1"],
@@ -115,14 +129,8 @@ def windows_of(run: dict[str, Any]) -> Any:
     return prepare(config.data, load_tokenizer(config.model), config.data.splits())
 
 
-def tokens_of(run: dict[str, Any], split: str) -> int:
-    """Pieces of all windows of a split."""
-    return int(windows_of(run).splits[split].column("length").sum())
-
-
-def _threads(ranks: int, device: str) -> int:
-    """All cores of the machine, shared by the ranks; a GPU's process needs few of them."""
-    return max(1, (os.cpu_count() or 1) // ranks) if device == "cpu" else 4
+def _tokens(prepared: Any, split: str) -> int:
+    return int(prepared.splits[split].column("length").sum())
 
 
 def _launcher(
@@ -143,28 +151,51 @@ def _launcher(
     return [*deepspeed, "--num_accelerators", str(ranks), *target]
 
 
-def _run(command: list[str], device: str, *, threads: int) -> None:
-    environment = {
-        **os.environ,
-        "PATH": os.pathsep.join([str(Path(sys.executable).parent), os.environ.get("PATH", "")]),
-        "OMP_NUM_THREADS": str(threads),
-        "DS_ACCELERATOR": device,
-        "HF_HUB_OFFLINE": "1",
-        "TOKENIZERS_PARALLELISM": "false",
-    }
+def _run(command: list[str], place: Place) -> None:
     with subprocess.Popen(
-        command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
+        command,
+        env=_environment(place),
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
     ) as process:
         try:
-            said, _ = process.communicate(timeout=TIMEOUT_SECONDS)
+            said, _ = process.communicate(timeout=place.timeout)
+        except subprocess.TimeoutExpired:
+            _end(process)
+            raise RunFailedError(f"it did not end within {place.timeout:.0f} s") from None
         except BaseException:
-            # The launcher ends its ranks; killed outright it would leave them behind.
-            process.terminate()
-            process.wait()
+            _end(process)
             raise
     if process.returncode:
         end = "\n".join(said.splitlines()[-60:])
         raise RunFailedError(f"{' '.join(command)}\nended with {process.returncode}:\n{end}")
+
+
+def _environment(place: Place) -> dict[str, str]:
+    """All cores for the ranks of a CPU, few for each GPU; no GPU in sight but those to be used."""
+    on_cpu = place.device == "cpu"
+    seen = "" if on_cpu else ",".join(map(str, range(place.ranks)))
+    threads = max(1, (os.cpu_count() or 1) // place.ranks)
+    return {
+        **({} if on_cpu else {"CUDA_VISIBLE_DEVICES": seen}),
+        **os.environ,
+        **({"CUDA_VISIBLE_DEVICES": seen} if on_cpu else {}),
+        "PATH": os.pathsep.join([str(Path(sys.executable).parent), os.environ.get("PATH", "")]),
+        "OMP_NUM_THREADS": str(threads if on_cpu else min(4, threads)),
+        "DS_ACCELERATOR": place.device,
+        "HF_HUB_OFFLINE": "1",
+        "TOKENIZERS_PARALLELISM": "false",
+    }
+
+
+def _end(process: subprocess.Popen[str]) -> None:
+    """End a launcher, which ends its ranks; killed outright it would leave them behind."""
+    process.terminate()
+    try:
+        process.wait(30)
+    except subprocess.TimeoutExpired:
+        process.kill()
 
 
 def machine(device: str) -> dict[str, Any]:

@@ -34,6 +34,7 @@ import argparse
 import json
 import os
 import time
+from contextlib import nullcontext
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -118,7 +119,6 @@ def training_arguments(
         "adam_beta2": training.adam_beta2,
         "adam_epsilon": training.adam_epsilon,
         "max_grad_norm": training.max_grad_norm or 0.0,
-        "gradient_checkpointing": training.gradient_checkpointing,
         "bf16": config.precision == "bf16",
         "fp16": config.precision == "fp16",
         "logging_steps": training.log_every,
@@ -130,6 +130,8 @@ def training_arguments(
         # DeepSpeed is not asked for where the CPU is.
         "use_cpu": on_cpu and config.strategy.kind != "zero",
     }
+    if training.gradient_checkpointing and config.strategy.kind != "fsdp":
+        fields["gradient_checkpointing"] = True
     if best:
         fields["train_sampling_strategy"] = "group_by_length"
     return TrainingArguments(**{**fields, **_sharding(config, world_size), **more})
@@ -144,6 +146,7 @@ def _sharding(config: RunConfig, world_size: int) -> dict[str, Any]:
                 "version": 2,
                 "auto_wrap_policy": "TRANSFORMER_BASED_WRAP",
                 "reshard_after_forward": strategy.reshard_after_forward,
+                "activation_checkpointing": config.training.gradient_checkpointing,
             }
             return {"fsdp": True, "fsdp_config": wrap}
     return {}
@@ -155,7 +158,7 @@ def build(config: RunConfig, arguments: TrainingArguments, *, best: bool) -> Pee
     prepared = prepare(config.data, tokenizer, config.data.splits())
     (head,) = prepared.heads
     set_seed(config.seed)
-    model = _model(config, head.labels.tags)
+    model = _model(config, head.labels.tags, arguments.device)
     if arguments.fsdp:
         # Before the Trainer makes its plugin of them.
         arguments.fsdp_plugin_args |= _fsdp_plugin(model, config.precision)
@@ -190,13 +193,15 @@ def _fsdp_plugin(model: PreTrainedModel, precision: str) -> dict[str, Any]:
     return plugin
 
 
-def _model(config: RunConfig, tags: tuple[str, ...]) -> PreTrainedModel:
+def _model(config: RunConfig, tags: tuple[str, ...], device: torch.device) -> PreTrainedModel:
     described = load_model_config(config.model)
     described.num_labels = len(tags)
     described.id2label = dict(enumerate(tags))
     described.label2id = {tag: i for i, tag in enumerate(tags)}
     if config.model.training_type == "from_scratch":
-        return AutoModelForTokenClassification.from_config(described, dtype=torch.float32)
+        # DeepSpeed has a place of its own for what it cuts up.
+        with nullcontext() if config.strategy.kind == "zero" else device:
+            return AutoModelForTokenClassification.from_config(described, dtype=torch.float32)
     return AutoModelForTokenClassification.from_pretrained(
         config.model.name_or_path, config=described, dtype=torch.float32
     )
@@ -238,31 +243,45 @@ class Peer(Trainer):
     def __init__(self, **arguments: Any) -> None:
         super().__init__(**arguments)
         self._counted: list[tuple[int, torch.Tensor]] = []
+        self._scored: list[tuple[torch.Tensor, torch.Tensor]] = []
 
     def training_step(self, model: Any, inputs: Any, *rest: Any, **named: Any) -> torch.Tensor:
         if self.state.global_step >= self.warmup:
             self._counted.append((len(inputs["input_ids"]), inputs["attention_mask"].sum()))
         return super().training_step(model, inputs, *rest, **named)
 
+    def prediction_step(self, *given: Any, **named: Any) -> Any:
+        loss, logits, labels = super().prediction_step(*given, **named)
+        self._scored.append((loss, labels.ne(-100).sum()))
+        return loss, logits, labels
+
+    def evaluate(self, *given: Any, **named: Any) -> dict[str, float]:
+        self._scored = []
+        return super().evaluate(*given, **named)
+
     def result(self) -> dict[str, Any]:
         """Counts and seconds of the measured steps, losses, and the last evaluation; collective."""
         samples = torch.tensor(sum(rows for rows, _ in self._counted), device=self.args.device)
         tokens = torch.stack([tokens for _, tokens in self._counted]).sum()
+        # A mean over all labels, as bigner's; the Trainer's own is a mean of the means of batches.
+        labels = torch.stack([count for _, count in self._scored]).sum().double()
+        losses = torch.stack([loss.double() * count for loss, count in self._scored]).sum()
         peak = torch.tensor(peak_memory_bytes(self.args.device), device=self.args.device)
         if dist.is_initialized():
-            dist.all_reduce(samples)
-            dist.all_reduce(tokens)
+            for count in (samples, tokens, labels, losses):
+                dist.all_reduce(count)
             dist.all_reduce(peak, dist.ReduceOp.MAX)
+        evaluation_loss = float(losses / labels)
         history = self.state.log_history
-        losses = [line["loss"] for line in history if "loss" in line and line["step"] > self.warmup]
+        trained = [line for line in history if "loss" in line and line["step"] > self.warmup]
         evaluated = [line for line in history if "eval_runtime" in line][-1]
         return {
             "samples": int(samples),
             "tokens": int(tokens),
             "seconds": self.ended - self.begun,
-            "losses": losses,
+            "losses": [line["loss"] for line in trained],
             "evaluation_seconds": evaluated["eval_runtime"],
-            "evaluation_loss": evaluated["eval_loss"],
+            "evaluation_loss": evaluation_loss,
             "f1": evaluated["eval_f1"],
             "peak_memory_bytes": int(peak),
         }
