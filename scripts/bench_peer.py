@@ -35,7 +35,17 @@ from pathlib import Path
 from typing import Any
 
 import yaml
-from contestants import Outcome, Place, RunFailedError, machine, run_bigner, run_peer, windows_of
+from contestants import (
+    Outcome,
+    Place,
+    RunFailedError,
+    end_on_sigterm,
+    machine,
+    run_bigner,
+    run_peer,
+    versions_of,
+    windows_of,
+)
 
 ROOT = Path(__file__).resolve().parents[1]
 CORPORA = ROOT / os.environ.get("BIGNER_TEST_DATA", "../shared/data")
@@ -76,6 +86,7 @@ Outcomes = dict[str, dict[str, list[Outcome]]]
 
 def main() -> None:
     """Run the cases, print the table, and say whether the work was the same."""
+    end_on_sigterm()
     options = _options()
     model = _model(options.model)
     with tempfile.TemporaryDirectory() as scratch:
@@ -298,10 +309,9 @@ def table(report: dict[str, Any]) -> Iterator[str]:
     yield ""
     about, settings = report["machine"], report["settings"]
     rounds = len(next(iter(report["cases"].values()))[names[0]]["rounds"])
-    versions = ", ".join(f"{name} {version}" for name, version in about["versions"].items())
     yield (
-        f"{about['date']}, {about['cores']} cores of {about['device']}; {versions}; medians "
-        f"(lowest to highest) of {rounds} rounds, {settings['steps']} steps each after "
+        f"{about['date']}, {about['cores']} cores of {about['device']}; {versions_of(about)}; "
+        f"medians (lowest to highest) of {rounds} rounds, {settings['steps']} steps each after "
         f"{settings['warmup_steps']} of warm-up."
     )
 

@@ -9,13 +9,16 @@ number of steps, ``training.max_steps`` twice that.
 from __future__ import annotations
 
 import json
+import math
 import os
 import shutil
+import signal
 import socket
 import statistics
 import subprocess
 import sys
 import time
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -58,6 +61,8 @@ class Place:
     ranks: int = 1
     timeout: float = 3600.0
     """Seconds after which it has failed."""
+    threads: int | None = None
+    """Of each rank; the cores shared out if None, though no more than 4 beside a GPU."""
 
 
 def run_bigner(run_file: Path, overrides: list[str], place: Place) -> Outcome:
@@ -87,7 +92,7 @@ def run_bigner(run_file: Path, overrides: list[str], place: Place) -> Outcome:
         evaluate=_tokens(prepared, "validation") / scores["seconds"],
         samples=len(steps) * used["training"]["global_batch_size"],
         tokens=_tokens(prepared, "train"),
-        loss=statistics.mean(line["loss"] for line in steps),
+        loss=_mean(line["loss"] for line in steps),
         evaluation_loss=scores["loss"],
         f1=scores["f1"],
         peak_memory_bytes=summary["peak_memory_bytes"],
@@ -112,7 +117,7 @@ def run_peer(run_file: Path, more: list[str], place: Place, *, best: bool) -> Ou
         evaluate=_tokens(windows_of(run), "validation") / found["evaluation_seconds"],
         samples=found["samples"],
         tokens=found["tokens"],
-        loss=statistics.mean(found["losses"]),
+        loss=_mean(found["losses"]),
         evaluation_loss=found["evaluation_loss"],
         f1=found["f1"],
         peak_memory_bytes=found["peak_memory_bytes"],
@@ -127,6 +132,11 @@ def windows_of(run: dict[str, Any]) -> Any:
 
     config = RunConfig.model_validate(run)
     return prepare(config.data, load_tokenizer(config.model), config.data.splits())
+
+
+def _mean(losses: Iterable[float | None]) -> float:
+    finite = [loss for loss in losses if loss is not None]
+    return statistics.mean(finite) if finite else math.nan
 
 
 def _tokens(prepared: Any, split: str) -> int:
@@ -173,16 +183,17 @@ def _run(command: list[str], place: Place) -> None:
 
 
 def _environment(place: Place) -> dict[str, str]:
-    """All cores for the ranks of a CPU, few for each GPU; no GPU in sight but those to be used."""
+    """Threads as the place says, and no GPU in sight but those to be used."""
     on_cpu = place.device == "cpu"
     seen = "" if on_cpu else ",".join(map(str, range(place.ranks)))
-    threads = max(1, (os.cpu_count() or 1) // place.ranks)
+    cores = max(1, (os.cpu_count() or 1) // place.ranks)
+    threads = place.threads or (cores if on_cpu else min(4, cores))
     return {
         **({} if on_cpu else {"CUDA_VISIBLE_DEVICES": seen}),
         **os.environ,
         **({"CUDA_VISIBLE_DEVICES": seen} if on_cpu else {}),
         "PATH": os.pathsep.join([str(Path(sys.executable).parent), os.environ.get("PATH", "")]),
-        "OMP_NUM_THREADS": str(threads if on_cpu else min(4, threads)),
+        "OMP_NUM_THREADS": str(threads),
         "DS_ACCELERATOR": place.device,
         "HF_HUB_OFFLINE": "1",
         "TOKENIZERS_PARALLELISM": "false",
@@ -196,6 +207,16 @@ def _end(process: subprocess.Popen[str]) -> None:
         process.wait(30)
     except subprocess.TimeoutExpired:
         process.kill()
+
+
+def end_on_sigterm() -> None:
+    """Let SIGTERM end what was launched too, as Ctrl-C does."""
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
+
+
+def versions_of(about: dict[str, Any]) -> str:
+    """The versions that ``machine`` found, in a line."""
+    return ", ".join(f"{name} {version}" for name, version in about["versions"].items())
 
 
 def machine(device: str) -> dict[str, Any]:

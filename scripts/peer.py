@@ -54,6 +54,7 @@ from transformers import (
     TrainerCallback,
     TrainingArguments,
     set_seed,
+    training_args,
 )
 
 from bigner.config.deepspeed import render
@@ -268,6 +269,9 @@ class Peer(Trainer):
         losses = torch.stack([loss.double() * count for loss, count in self._scored]).sum()
         peak = torch.tensor(peak_memory_bytes(self.args.device), device=self.args.device)
         if dist.is_initialized():
+            samples, tokens, labels, losses = (
+                count.to(self.args.device) for count in (samples, tokens, labels, losses)
+            )
             for count in (samples, tokens, labels, losses):
                 dist.all_reduce(count)
             dist.all_reduce(peak, dist.ReduceOp.MAX)
@@ -332,6 +336,9 @@ def _shard_on_cpu(kind: str) -> None:
     PartialState._prepare_backend = lambda *_, **__: ("gloo", DistributedType.MULTI_GPU)
     if kind == "fsdp":
         dist.init_process_group("gloo")
+    else:
+        # Without ``use_cpu``, which would turn DeepSpeed off, bf16 is taken for a GPU's alone.
+        training_args.is_torch_bf16_gpu_available = lambda: True
 
 
 if __name__ == "__main__":
