@@ -261,7 +261,12 @@ def units(model: PreTrainedModel) -> list[nn.Module]:
     Whatever is in none of them (the head, norms around the layers) belongs to the root.
     """
     body = model.base_model
-    return [*_embeddings(body), *(part for layer in _layers(body) for part in layer)]
+    return [*_embeddings(body), *layers(model)]
+
+
+def layers(model: PreTrainedModel) -> list[nn.Module]:
+    """The layers of a model, or the parts of them where they are spread over several lists."""
+    return [part for parts in _layers(model.base_model) for part in parts]
 
 
 @dataclass(frozen=True, slots=True)

@@ -23,6 +23,8 @@ from torch import nn
 from transformers import AttentionInterface, PreTrainedModel
 from transformers.masking_utils import AttentionMaskInterface
 
+from bigner.dropout import dropped
+
 Lengths = npt.NDArray[np.int64]
 
 PACKED_FAMILIES = frozenset(
@@ -254,19 +256,48 @@ def _by_kernel(
 def _by_buckets(
     query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, how: _How
 ) -> torch.Tensor:
+    # On a processor torch has no other kernel with dropout than one that writes the weights too.
+    attend = _written_out if how.dropout and query.device.type == "cpu" else _by_torch
     outputs = []
     for bucket in how.windows.buckets(how.reach):
-        attended = F.scaled_dot_product_attention(
+        rows = attend(
             _padded(query, bucket),
             _padded(key, bucket),
             _padded(value, bucket),
-            attn_mask=bucket.attended,
-            dropout_p=how.dropout,
-            scale=how.scaling,
+            bucket.attended,
+            how,
         )
-        out = attended.transpose(1, 2).flatten(0, 1)
+        out = rows.transpose(1, 2).flatten(0, 1)
         outputs.append(out if bucket.real is None else out.index_select(0, bucket.real))
     return outputs[0] if len(outputs) == 1 else torch.cat(outputs)
+
+
+def _by_torch(
+    query: torch.Tensor,
+    key: torch.Tensor,
+    value: torch.Tensor,
+    attended: torch.Tensor | None,
+    how: _How,
+) -> torch.Tensor:
+    return F.scaled_dot_product_attention(
+        query, key, value, attn_mask=attended, dropout_p=how.dropout, scale=how.scaling
+    )
+
+
+def _written_out(
+    query: torch.Tensor,
+    key: torch.Tensor,
+    value: torch.Tensor,
+    attended: torch.Tensor | None,
+    how: _How,
+) -> torch.Tensor:
+    """As ``_by_torch``; scores and weights are fp32, as they are there."""
+    scaling = query.shape[-1] ** -0.5 if how.scaling is None else how.scaling
+    scores = torch.matmul(query.float() * scaling, key.float().transpose(-1, -2))
+    if attended is not None:
+        scores = scores.masked_fill(~attended, -torch.inf)
+    weights = dropped(scores.softmax(-1), how.dropout)
+    return torch.matmul(weights.to(value.dtype), value)
 
 
 def _padded(states: torch.Tensor, bucket: Bucket) -> torch.Tensor:

@@ -312,8 +312,10 @@ def render(
             "min_loss_scale": MIN_LOSS_SCALE,
         },
         "bf16": {"enabled": config.precision == "bf16"},
-        # Gradients are added up in fp32 over ranks and over micro-batches, as under FSDP.
-        "communication_data_type": "fp32",
+        # Gradients are added up in fp32 over ranks, as under FSDP, unless the config wants less.
+        "communication_data_type": (
+            "fp32" if strategy.reduce_dtype == "fp32" else config.precision
+        ),
         **_accumulation_dtype(config, strategy, accumulation),
         # The optimizer is torch's AdamW under every strategy, so that results agree.
         "zero_allow_untested_optimizer": True,

@@ -461,8 +461,14 @@ class TrainingConfig(Section):
     plateau_patience: int = Field(default=2, ge=0)
     """For `reduce_on_plateau`: evaluations without a gain that are waited for."""
 
-    gradient_checkpointing: bool = False
-    """Recompute activations in the backward pass: less memory, about a third more time."""
+    gradient_checkpointing: bool | Literal["selective"] = False
+    """Recompute activations in the backward pass: less memory, about a third more time.
+    `selective` keeps what matrix products and attention gave and recomputes the rest, which takes
+    little time."""
+
+    compile: bool = False
+    """Compile each layer with torch.compile, which takes a while at the start; not under `zero`,
+    whose hooks stand between the parts of a layer."""
 
     log_every: int = Field(default=10, ge=1)
     """Optimizer steps between two lines of metrics.jsonl."""
@@ -593,6 +599,9 @@ class SingleStrategy(Section):
     """Tells the strategies apart."""
 
 
+_ReduceDtype = Literal["fp32", "precision"]
+
+
 class FsdpStrategy(Section):
     """PyTorch FSDP2: `fully_shard` on every layer, the embeddings and the root."""
 
@@ -603,6 +612,10 @@ class FsdpStrategy(Section):
 
     reshard_after_forward: bool = True
     """Free a layer's gathered weights after its forward: less memory, one more all-gather."""
+
+    reduce_dtype: _ReduceDtype = "fp32"
+    """Number format in which gradients are added up over ranks: `fp32`, or that of `precision`,
+    with half the traffic and the rounding of sixteen bits."""
 
 
 class ZeroStrategy(Section):
@@ -615,6 +628,10 @@ class ZeroStrategy(Section):
 
     stage: Literal[1, 2, 3] = 3
     """What is sharded: 1 optimizer state, 2 and gradients, 3 and parameters."""
+
+    reduce_dtype: _ReduceDtype = "fp32"
+    """Number format in which gradients are added up over ranks: `fp32`, or that of `precision`,
+    with half the traffic and the rounding of sixteen bits."""
 
     deepspeed_config: FilePath | None = None
     """A ds_configs file that tunes ZeRO: buckets, prefetch, persistence, offload; nothing else."""
@@ -750,6 +767,15 @@ class RunConfig(Section):
                 f"training.layer_decay {self.training.layer_decay} is for the layers of the body, "
                 f"which model.training_type transfer_learning freezes; take it out, or set "
                 f"model.training_type to fine_tuning"
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _zero_is_not_compiled(self) -> RunConfig:
+        if self.training.compile and self.strategy.kind == "zero":
+            raise ValueError(
+                "training.compile is for strategies single and fsdp: DeepSpeed gathers weights in "
+                "hooks within each layer; take it out or set strategy.kind to fsdp"
             )
         return self
 

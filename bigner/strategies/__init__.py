@@ -2,14 +2,30 @@
 
 from __future__ import annotations
 
+from functools import partial
+
+import torch
+from torch.utils.checkpoint import create_selective_checkpoint_contexts
 from transformers import PreTrainedModel
 
 from bigner.config.deepspeed import render
 from bigner.config.schema import FsdpStrategy, RunConfig, SingleStrategy, ZeroStrategy
 from bigner.distributed import World
+from bigner.dropout import draw_at_once
 from bigner.errors import LaunchError
+from bigner.modeling import layers
 from bigner.strategies.base import PendingOutcome, Shard, StepOutcome, Strategy
 from bigner.strategies.precision import check_precision
+
+# What is dear to compute again, by what it takes to keep it.
+_KEPT = (
+    torch.ops.aten.mm.default,
+    torch.ops.aten.addmm.default,
+    torch.ops.aten._flash_attention_forward.default,
+    torch.ops.aten._scaled_dot_product_flash_attention.default,
+    torch.ops.aten._scaled_dot_product_efficient_attention.default,
+    torch.ops.aten._scaled_dot_product_flash_attention_for_cpu.default,
+)
 
 __all__ = ["PendingOutcome", "Shard", "StepOutcome", "Strategy", "open_strategy"]
 
@@ -33,7 +49,14 @@ def open_strategy(
     """
     check_precision(config.precision, world.device)
     if training and config.training.gradient_checkpointing:
-        _checkpoint_activations(model)
+        selective = config.training.gradient_checkpointing == "selective"
+        _checkpoint_activations(model, selective=selective)
+    if training and config.training.compile:
+        for layer in layers(model):
+            # In place: names of parameters stay as they are. Each batch has another shape.
+            layer.compile(dynamic=True)
+    if training and world.device.type == "cpu":
+        draw_at_once(model)
     trained = config.training if training else None
     match config.strategy:
         case SingleStrategy():
@@ -56,10 +79,13 @@ def open_strategy(
             )
 
 
-def _checkpoint_activations(model: PreTrainedModel) -> None:
+def _checkpoint_activations(model: PreTrainedModel, *, selective: bool) -> None:
     # transformers 5.23 gave it a new name and warns of the old one, on every rank.
     enable = getattr(model, "activation_checkpointing_enable", None)
-    (enable or model.gradient_checkpointing_enable)({"use_reentrant": False})
+    how: dict[str, object] = {"use_reentrant": False}
+    if selective:
+        how["context_fn"] = partial(create_selective_checkpoint_contexts, list(_KEPT))
+    (enable or model.gradient_checkpointing_enable)(how)
 
 
 def _settings(

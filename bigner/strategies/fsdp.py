@@ -68,11 +68,10 @@ def _shard(
     """Cut the model into units, innermost first, and shard each over all ranks."""
     mesh = init_device_mesh(world.device.type, (world.size,))
     dtype = None if precision == "fp32" else DTYPES[precision]
-    policy = MixedPrecisionPolicy(param_dtype=dtype, reduce_dtype=torch.float32)
+    reduced = torch.float32 if config.reduce_dtype == "fp32" else DTYPES[precision]
+    policy = MixedPrecisionPolicy(param_dtype=dtype, reduce_dtype=reduced)
     # Only the root hands its output to us; casting between layers would break the next one.
-    root = MixedPrecisionPolicy(
-        param_dtype=dtype, reduce_dtype=torch.float32, output_dtype=torch.float32
-    )
+    root = MixedPrecisionPolicy(param_dtype=dtype, reduce_dtype=reduced, output_dtype=torch.float32)
     reshard = config.reshard_after_forward
     table = model.get_input_embeddings()
     for unit in [table, *units(model)]:

@@ -20,7 +20,7 @@ LAYERS = (
     ("errors",),
     ("config",),
     ("collector", "distributed", "log", "memory", "stop"),
-    ("modeling", "packing", "optim", "loss", "data", "sample", "tensor_files"),
+    ("dropout", "modeling", "packing", "optim", "loss", "data", "sample", "tensor_files"),
     ("strategies",),
     ("evaluation", "checkpoint", "export", "predictions", "run_dir", "table", "weights", "lint"),
     ("comparison", "training_run"),

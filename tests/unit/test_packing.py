@@ -29,7 +29,9 @@ from bigner.packing import (
     PackedWindows,
     Packing,
     _by_kernel,
+    _by_torch,
     _How,
+    _written_out,
     can_pack,
     pack_attention,
     padding_note,
@@ -73,8 +75,13 @@ def test_every_packed_family_is_here() -> None:
 
 def built(folder: Path, config: PretrainedConfig, **choices: Any) -> PreTrainedModel:
     config.save_pretrained(folder)
-    model = ModelConfig(
-        name_or_path=str(folder), training_type="from_scratch", dropout=0.0, **choices
+    model = ModelConfig.model_validate(
+        {
+            "name_or_path": str(folder),
+            "training_type": "from_scratch",
+            "dropout": 0.0,
+            **choices,
+        }
     )
     return whole_model(model, TAGS, seed=3)
 
@@ -138,6 +145,21 @@ def test_logits_and_gradients_are_those_of_a_padded_batch(
                 torch.testing.assert_close(gradients[name].grad, parameter.grad, msg=name)
 
 
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_attention_written_out_is_torchs(dtype: torch.dtype) -> None:
+    """What drops weights on a processor, with nothing to drop."""
+    random = torch.Generator().manual_seed(1)
+    states = torch.randn(3, 4, 2, 9, 16, generator=random).to(dtype)
+    seen = torch.rand(4, 1, 1, 9, generator=random) < 0.7
+    seen[..., 0] = True
+    for attended in (None, seen):
+        how = _How(PackedWindows(LENGTHS, CPU), 0.0, None, None)
+        expected = _by_torch(*states, attended, how)
+        found = _written_out(*states, attended, how)
+        tolerance = {torch.float32: 1e-6, torch.bfloat16: 2e-2}[dtype]
+        torch.testing.assert_close(found, expected, atol=tolerance, rtol=0.0)
+
+
 def test_a_window_is_computed_as_if_it_were_alone(tmp_path: Path) -> None:
     model = built(tmp_path, configs()["modernbert"])
     packing = pack_attention(model, wanted=True)
@@ -150,18 +172,38 @@ def test_a_window_is_computed_as_if_it_were_alone(tmp_path: Path) -> None:
         torch.testing.assert_close(logits, alone, atol=2e-5, rtol=0.0)
 
 
-def test_checkpointed_activations_know_the_windows(tmp_path: Path) -> None:
-    gradients = []
-    for checkpointing in (False, True):
-        model = built(tmp_path, configs()["xlm-roberta"])
-        packing = pack_attention(model, wanted=True)
-        assert packing is not None
-        training = {"gradient_checkpointing": checkpointing}
-        strategy = opened(run_config(tmp_path, tmp_path, training=training), model)
-        strategy.forward(packed_inputs(sequences(), packing)).square().mean().backward()
-        gradients.append([p.grad for p in model.parameters() if p.grad is not None])
-    for plain, recomputed in zip(*gradients, strict=True):
-        torch.testing.assert_close(recomputed, plain)
+def gradients_of(
+    folder: Path, config: PretrainedConfig, dropout: float = 0.1, **training: Any
+) -> dict[str, torch.Tensor]:
+    """Of packed windows, with dropout."""
+    model = built(folder, config, dropout=dropout)
+    packing = pack_attention(model, wanted=True)
+    assert packing is not None
+    strategy = opened(run_config(folder, folder, training=training), model)
+    torch.manual_seed(7)
+    strategy.forward(packed_inputs(sequences(), packing)).square().mean().backward()
+    return {name: p.grad for name, p in model.named_parameters() if p.grad is not None}
+
+
+@pytest.mark.parametrize("how", [True, "selective"])
+def test_checkpointed_activations_know_the_windows(how: object, tmp_path: Path) -> None:
+    plain = gradients_of(tmp_path, configs()["xlm-roberta"])
+    recomputed = gradients_of(tmp_path, configs()["xlm-roberta"], gradient_checkpointing=how)
+    assert plain.keys() == recomputed.keys()
+    for name, gradient in plain.items():
+        torch.testing.assert_close(recomputed[name], gradient, msg=name)
+
+
+# torch's compiler looks at what torch warns of looking at.
+@pytest.mark.filterwarnings("ignore")
+def test_compiled_layers_compute_the_same(tmp_path: Path) -> None:
+    config = configs()["xlm-roberta"]
+    config.num_hidden_layers = 1
+    plain = gradients_of(tmp_path, config, dropout=0.0)
+    compiled = gradients_of(tmp_path, config, dropout=0.0, compile=True)
+    assert plain.keys() == compiled.keys()
+    for name, gradient in plain.items():
+        torch.testing.assert_close(compiled[name], gradient, atol=1e-5, rtol=1e-4, msg=name)
 
 
 def test_other_families_are_padded_and_it_is_said(tmp_path: Path) -> None:
