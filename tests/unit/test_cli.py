@@ -124,7 +124,7 @@ def test_schema_is_a_json_schema_with_a_sentence_for_each_property(
 
 def test_validate_prints_the_plan(run_file: Path, capsys: pytest.CaptureFixture[str]) -> None:
     text = output_of(capsys, "validate", run_file)
-    assert "fsdp (reshard_after_forward True)" in text
+    assert "fsdp (reshard_after_forward True, reduce_dtype fp32)" in text
     assert "8 = 4 micro-batch x 2 accumulation x 1 ranks" in text
     assert "train 2" in text
     assert str(run_file.parent / "run" / "summary.json") in text
@@ -132,7 +132,12 @@ def test_validate_prints_the_plan(run_file: Path, capsys: pytest.CaptureFixture[
 
 def test_validate_json(run_file: Path, capsys: pytest.CaptureFixture[str]) -> None:
     plan = json.loads(output_of(capsys, "validate", run_file, "--json", "strategy={kind: zero}"))
-    assert plan["strategy"] == {"kind": "zero", "stage": 3, "deepspeed_config": None}
+    assert plan["strategy"] == {
+        "kind": "zero",
+        "stage": 3,
+        "reduce_dtype": "fp32",
+        "deepspeed_config": None,
+    }
     assert plan["batch"] == {"global_batch_size": 8, "micro_batch_size": 4, "accumulation": 2}
     assert plan["texts"] == {"train": 2}
     assert plan["optimizer_steps"] == {"count": 3, "exact": False}

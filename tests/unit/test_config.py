@@ -217,8 +217,11 @@ def test_bounds(run_file: Path, field: str, bad: str, good: str) -> None:
         ("seed='1'", "must be a whole number; got the text '1'"),
         ("seed=true", "must be a whole number; got True"),
         ("training.learning_rate='1e-5'", "must be a number; got the text '1e-5'"),
-        ("training.gradient_checkpointing=yes", "must be true or false; got the text 'yes'"),
-        ("training.gradient_checkpointing=1", "must be true or false; got 1"),
+        (
+            "training.gradient_checkpointing=yes",
+            "must be true or false or 'selective'; got the text 'yes'",
+        ),
+        ("training.gradient_checkpointing=1", "must be true or false or 'selective'; got 1"),
         ("precision=half", "must be 'fp32', 'bf16' or 'fp16'; got the text 'half'"),
         ("model.name_or_path=7", "must be text; got 7"),
         ("model.name_or_path=''", "must not be empty; got the text ''"),
@@ -302,6 +305,50 @@ def test_wrong_types_are_refused_with_the_rule_and_the_value(
             "training",
             ["global_batch_size 10", "micro_batch_size 4", "global_batch_size to 8", "size to 2"],
         ),
+        (
+            ["training.micro_batch_tokens=2048"],
+            "training",
+            ["micro_batch_tokens 2048", "no effect under training.batching samples"],
+        ),
+        (
+            ["training.global_batch_tokens=2048"],
+            "training",
+            ["global_batch_tokens 2048", "no effect under training.batching samples"],
+        ),
+        (
+            ["training.batching=tokens", "training.micro_batch_size=4"],
+            "training",
+            ["micro_batch_size 4", "no effect under training.batching tokens"],
+        ),
+        (
+            [
+                "training.batching=tokens",
+                "training.global_batch_tokens=2048",
+                "training.global_batch_size=16",
+            ],
+            "training",
+            ["global_batch_size 16", "no effect under training.global_batch_tokens 2048"],
+        ),
+        (
+            ["training.batching=tokens", "training.micro_batch_tokens=100"],
+            "",
+            ["micro_batch_tokens 100", "data.max_length 256", "256 or more"],
+        ),
+        (
+            ["training.batching=tokens", "training.global_batch_tokens=300"],
+            "",
+            ["global_batch_tokens 300", "two windows", "512 or more"],
+        ),
+        (
+            ["evaluation={batch_size: 4, batch_tokens: 100}"],
+            "evaluation",
+            ["batch_size 4", "batch_tokens 100", "keep one"],
+        ),
+        (
+            ["training.compile=true", "strategy={kind: zero}"],
+            "",
+            ["training.compile", "set strategy.kind to fsdp"],
+        ),
     ],
 )
 def test_rules_across_fields_name_the_values_and_the_remedy(
@@ -310,6 +357,26 @@ def test_rules_across_fields_name_the_values_and_the_remedy(
     _, name, message = only_problem(run_file, LEAST, *overrides)
     assert name == field
     assert [phrase for phrase in phrases if phrase not in message] == []
+
+
+def test_batches_by_tokens_load_and_load_again(run_file: Path) -> None:
+    """What a run writes as its config names every field, and says no more than its run file."""
+    config = loaded(
+        run_file,
+        LEAST,
+        "training.batching=tokens",
+        "training.micro_batch_tokens=2048",
+        "training.global_batch_tokens=8192",
+        "evaluation.batch_size=4",
+    )
+    assert RunConfig.model_validate(yaml.safe_load(yaml.safe_dump(config.model_dump(mode="json"))))
+    assert config.training.accumulation(2) is None
+    assert config.training.batch(2) == {"global_batch_tokens": 8192, "micro_batch_tokens": 2048}
+    told = config.training.describe_batch(2)
+    assert told == "8,192 pieces, 2,048 pieces at once on each of 2 ranks"
+    by_samples = config.training.model_copy(update={"global_batch_tokens": None})
+    assert by_samples.batch(2) == {"global_batch_size": 32, "micro_batch_tokens": 2048}
+    assert by_samples.describe_batch(1).startswith("32 samples, 2,048 pieces")
 
 
 # --- batch arithmetic -------------------------------------------------------------------------

@@ -408,6 +408,17 @@ def test_render_adds_what_the_run_config_owns(
     json.dumps(rendered)
 
 
+@pytest.mark.parametrize(("wanted", "found"), [("fp32", "fp32"), ("precision", "bf16")])
+def test_gradients_are_added_up_as_wanted(wanted: Any, found: str) -> None:
+    strategy = ZeroStrategy(kind="zero", reduce_dtype=wanted)
+    assert render(config_of("bf16"), strategy, 2)["communication_data_type"] == found
+
+
+def test_token_budgets_prepare_for_several_micro_batches() -> None:
+    config = config_of("fp16", batching="tokens", micro_batch_size=8)
+    assert render(config, ZeroStrategy(kind="zero"), 2)["gradient_accumulation_steps"] > 1
+
+
 def test_render_without_tuning_or_clipping() -> None:
     rendered = render(config_of(max_grad_norm=None), ZeroStrategy(kind="zero"), 1)
     assert rendered["zero_optimization"] == {"stage": 3}
