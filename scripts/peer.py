@@ -209,10 +209,8 @@ def _model(config: RunConfig, tags: tuple[str, ...], device: torch.device) -> Pr
 
 
 def _windows(prepared: Prepared, split: Any) -> Dataset:
-    windows = prepared.splits[split].windows
-    return windows.select_columns(["input_ids", "labels_0", "length"]).rename_column(
-        "labels_0", "labels"
-    )
+    columns = prepared.splits[split].windows.data.select(["input_ids", "labels_0", "length"])
+    return Dataset(columns.rename_columns(["input_ids", "labels", "length"]))
 
 
 def score(prediction: EvalPrediction, tags: tuple[str, ...]) -> dict[str, float]:
