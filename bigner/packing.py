@@ -74,6 +74,16 @@ def padding_note(model: PreTrainedModel, wanted: bool) -> str | None:
     )
 
 
+def to_device(values: npt.NDArray[Any] | torch.Tensor, device: torch.device) -> torch.Tensor:
+    """Host values on a device, without waiting for what that has still to compute."""
+    tensor = torch.as_tensor(values)
+    if device.type != "cuda":
+        return tensor.to(device)
+    # A thread begins on the first GPU, whatever its rank's is.
+    with torch.cuda.device(device):
+        return tensor.pin_memory().to(device, non_blocking=True)
+
+
 @dataclass(frozen=True, slots=True)
 class Bucket:
     """Windows that follow one another and are padded to the longest of them within attention."""
@@ -121,7 +131,7 @@ class PackedWindows:
         """``[windows + 1]``, int32: where each window begins, and the end of the last."""
         if self._boundaries is None:
             edges = np.concatenate([[0], np.cumsum(self.lengths)]).astype(np.int32)
-            self._boundaries = torch.from_numpy(edges).to(self.device, non_blocking=True)
+            self._boundaries = to_device(edges, self.device)
         return self._boundaries
 
     def buckets(self, reach: int | None) -> list[Bucket]:
@@ -153,8 +163,8 @@ class PackedWindows:
         padded = real = attended = None
         if not is_real.all():
             places = (np.cumsum(lengths) - lengths)[:, None] + columns
-            padded = self._there(np.where(is_real, places, 0).ravel())
-            real = self._there(np.flatnonzero(is_real))
+            padded = to_device(np.where(is_real, places, 0).ravel(), self.device)
+            real = to_device(np.flatnonzero(is_real), self.device)
             attended = is_real[:, None, None, :]
         if reach is not None and longest > reach + 1:
             near = np.abs(columns[:, None] - columns) <= reach
@@ -166,11 +176,8 @@ class PackedWindows:
             longest,
             padded,
             real,
-            None if attended is None else self._there(attended),
+            None if attended is None else to_device(attended, self.device),
         )
-
-    def _there(self, values: npt.NDArray[Any]) -> torch.Tensor:
-        return torch.from_numpy(values).to(self.device, non_blocking=True)
 
 
 @dataclass(frozen=True, slots=True)

@@ -17,7 +17,7 @@ from bigner.data.encode import NO_PIECE
 from bigner.data.labels import IGNORED
 from bigner.data.prepare import Prepared, SplitData
 from bigner.data.tables import to_numpy
-from bigner.packing import PackedWindows, Packing
+from bigner.packing import PackedWindows, Packing, to_device
 
 Ints = npt.NDArray[np.int64]
 Item = TypeVar("Item")
@@ -116,17 +116,22 @@ class Collator:
             input_ids = self._places[input_ids]
         if self._packing is not None:
             windows = PackedWindows(lengths, self._device)
+            if self._device.type == "cuda":
+                # Sent from here, and not from the midst of a forward.
+                windows.boundaries()
             inputs = {
-                "input_ids": self._there(input_ids[None]),
-                "position_ids": self._there(windows.position_ids(self._packing.first_position)),
+                "input_ids": to_device(input_ids[None], self._device),
+                "position_ids": to_device(
+                    windows.position_ids(self._packing.first_position), self._device
+                ),
                 "windows": windows,
             }
             rows = lengths
         else:
             is_real = np.arange(lengths[0]) < lengths[:, None]
             inputs = {
-                "input_ids": self._there(_padded(input_ids, is_real, self._pad_id)),
-                "attention_mask": self._there(is_real.astype(np.int64)),
+                "input_ids": to_device(_padded(input_ids, is_real, self._pad_id), self._device),
+                "attention_mask": to_device(is_real.astype(np.int64), self._device),
             }
             labels = np.stack([_padded(each, is_real, IGNORED).ravel() for each in labels])
             rows = np.full(len(lengths), lengths[0])
@@ -134,19 +139,12 @@ class Collator:
         places = np.where(word_places == NO_PIECE, NO_PIECE, word_places + starts)
         return Batch(
             inputs=inputs,
-            labels=self._there(labels),
+            labels=to_device(labels, self._device),
             index=index,
-            num_pieces=self._there(rows),
+            num_pieces=to_device(rows, self._device),
             num_words=num_words,
-            word_places=self._there(places),
+            word_places=to_device(places, self._device),
         )
-
-    def _there(self, values: npt.NDArray[Any] | torch.Tensor) -> torch.Tensor:
-        """On the device, without waiting for what it has still to compute."""
-        tensor = torch.as_tensor(values)
-        if self._device.type == "cuda":
-            tensor = tensor.pin_memory()
-        return tensor.to(self._device, non_blocking=True)
 
 
 class _Lists:
