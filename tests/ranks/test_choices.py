@@ -148,7 +148,8 @@ def _first_loss(config: RunConfig) -> float:
     plan = TrainingPlan(train.column("length"), ones, training=config.training, seed=config.seed)
     windows = [train.windows[int(row)] for row in plan.epoch(0)[0].rows]
     for i, head in enumerate(prepared.heads):
-        seen = Counter(one for row in train.windows[f"labels_{i}"] for one in row if one >= 0)
+        labels = train.windows.data.column(f"labels_{i}").to_pylist()
+        seen = Counter(one for row in labels for one in row if one >= 0)
         weights = _weights(config, head, seen)
         costs, weight = 0.0, 0.0
         for window in windows:
