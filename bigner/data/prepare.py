@@ -162,13 +162,14 @@ def prepare(
     """
     root = data.cache_root()
     folder = root / _content_hash(data, tokenizer, splits)
+    told = None
     if not (folder / "meta.json").exists():
         try:
             root.mkdir(parents=True, exist_ok=True)
             with FileLock(f"{folder}.lock"):
                 if not (folder / "meta.json").exists():
                     with collector.paused():
-                        _prepare_into(folder, data, tokenizer, splits)
+                        told = _prepare_into(folder, data, tokenizer, splits)
         except (OSError, NotImplementedError) as error:
             # The second: a file system without locks.
             reason = getattr(error, "strerror", None) or error
@@ -176,6 +177,8 @@ def prepare(
                 f"prepared data cannot be written to {root}: {reason}; set "
                 f"data.cache_dir or $BIGNER_CACHE to a folder that can be"
             ) from None
+    if told is not None:
+        inform(told)
     return _open(folder, splits)
 
 
@@ -212,7 +215,8 @@ def _content_files(data: DataConfig, split: Split) -> list[Path]:
 
 def _prepare_into(
     folder: Path, data: DataConfig, tokenizer: PreTrainedTokenizerFast, splits: Sequence[Split]
-) -> None:
+) -> str:
+    """Prepare splits; returns what to tell of it."""
     started = time.perf_counter()
     corpus = read_corpus(data, splits)
     # The lock is ours, so these are what killed processes left.
@@ -245,7 +249,7 @@ def _prepare_into(
         shutil.rmtree(working, ignore_errors=True)
     seconds = time.perf_counter() - started
     words = sum(len(one.words) for one in chain.from_iterable(corpus.sentences.values()))
-    inform(
+    return (
         f"prepared {words:,} words of {', '.join(splits)} in {seconds:.1f} s "
         f"({words / seconds:,.0f} words a second)"
     )
