@@ -196,7 +196,8 @@ def test_any_values_in_a_manifest(sound: Sound, data: st.DataObject, count: int)
         container, key = data.draw(st.sampled_from(list(places_in(manifest))))
         match data.draw(st.sampled_from(["put", "put", "put", "take", "rename", "copy"])):
             case "put":
-                container[key] = data.draw(hostile_values)
+                # A copy: a list put in here may be changed by what comes next, and is drawn again.
+                container[key] = copy.deepcopy(data.draw(hostile_values))
             case "take":
                 del container[key]
             case "rename" if isinstance(container, dict):
