@@ -6,7 +6,7 @@ and attention alone is told where one window ends. Logits are those of the padde
 
 On a GPU that has a kernel for sequences of any length, attention is one call of it. Elsewhere the
 windows are put into buckets of similar length, and padded within a bucket for as long as attention
-takes; ``docs/speed.md`` has what the other ways took.
+takes.
 """
 
 from __future__ import annotations
@@ -23,9 +23,8 @@ from torch import nn
 from transformers import AttentionInterface, PreTrainedModel
 from transformers.masking_utils import AttentionMaskInterface
 
+from bigner.data.arrays import Ints, ranges
 from bigner.dropout import dropped
-
-Lengths = npt.NDArray[np.int64]
 
 PACKED_FAMILIES = frozenset(
     {"bert", "camembert", "electra", "modernbert", "roberta", "xlm-roberta", "xlm-roberta-xl"}
@@ -111,7 +110,7 @@ class PackedWindows:
         device: of the batch.
     """
 
-    lengths: Lengths
+    lengths: Ints
     device: torch.device
     _boundaries: torch.Tensor | None = None
     _buckets: dict[int | None, list[Bucket]] = field(default_factory=dict)
@@ -123,9 +122,8 @@ class PackedWindows:
 
     def position_ids(self, first_position: int) -> torch.Tensor:
         """``[1, pieces]``, begun anew in each window; on the host."""
-        starts = np.cumsum(self.lengths) - self.lengths
-        places = np.arange(self.lengths.sum()) - np.repeat(starts, self.lengths)
-        return torch.from_numpy(places + first_position).unsqueeze(0)
+        first = np.full(len(self.lengths), first_position)
+        return torch.from_numpy(ranges(first, self.lengths)).unsqueeze(0)
 
     def boundaries(self) -> torch.Tensor:
         """``[windows + 1]``, int32: where each window begins, and the end of the last."""
@@ -168,7 +166,13 @@ class PackedWindows:
             attended = is_real[:, None, None, :]
         if reach is not None and longest > reach + 1:
             near = np.abs(columns[:, None] - columns) <= reach
-            attended = near[None, None] if attended is None else attended & near
+            # Padding may lie beyond the reach of its window, and must see something: attention
+            # over nothing is 0 / 0, and its gradient would reach what is real.
+            attended = (
+                near[None, None]
+                if attended is None
+                else attended & (near | ~is_real[:, None, :, None])
+            )
         return Bucket(
             start,
             start + int(lengths.sum()),

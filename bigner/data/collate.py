@@ -12,6 +12,7 @@ import numpy.typing as npt
 import pyarrow as pa
 import torch
 
+from bigner.data.arrays import Ints
 from bigner.data.batches import PADDING_ROW, Rows
 from bigner.data.encode import NO_PIECE
 from bigner.data.labels import IGNORED
@@ -19,7 +20,6 @@ from bigner.data.prepare import Prepared, SplitData
 from bigner.data.tables import to_numpy
 from bigner.packing import PackedWindows, Packing, to_device
 
-Ints = npt.NDArray[np.int64]
 Item = TypeVar("Item")
 
 

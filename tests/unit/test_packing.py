@@ -185,6 +185,22 @@ def gradients_of(
     return {name: p.grad for name, p in model.named_parameters() if p.grad is not None}
 
 
+@pytest.mark.parametrize("dropout", [0.0, 0.1])
+def test_padding_beyond_the_reach_of_its_window_spoils_no_gradient(
+    dropout: float, tmp_path: Path
+) -> None:
+    """Windows of one bucket whose lengths differ by more than a piece sees."""
+    model = built(tmp_path, configs()["modernbert"])
+    packing = pack_attention(model, wanted=True)
+    assert packing is not None
+    strategy = opened(run_config(tmp_path, tmp_path), model)
+    for layer in model.base_model.layers:
+        layer.attn.attention_dropout = dropout
+    windows = sequences(np.array([60, 46]))
+    strategy.forward(packed_inputs(windows, packing)).square().mean().backward()
+    assert all(p.grad.isfinite().all() for p in model.parameters() if p.grad is not None)
+
+
 @pytest.mark.parametrize("how", [True, "selective"])
 def test_checkpointed_activations_know_the_windows(how: object, tmp_path: Path) -> None:
     plain = gradients_of(tmp_path, configs()["xlm-roberta"])
@@ -253,6 +269,8 @@ def test_buckets_hold_each_piece_once(lengths: list[int], reach: int | None) -> 
         seen = torch.ones(bucket.rows, bucket.longest, bucket.longest, dtype=torch.bool)
         if bucket.attended is not None:
             seen = seen & bucket.attended[:, 0]
+        # Padding, too: attention over nothing is 0 / 0, and so is its gradient.
+        assert seen.any(dim=-1).all()
         for i, row in enumerate(rows):
             own.append(int(seen[i, 0].sum()))
             places.append(int(row[0]))
