@@ -264,6 +264,22 @@ def units(model: PreTrainedModel) -> list[nn.Module]:
     return [*_embeddings(body), *layers(model)]
 
 
+def lookup_table(model: PreTrainedModel) -> tuple[str, nn.Embedding] | None:
+    """The input embeddings and their parameter's name, if they are a look-up and nothing else.
+
+    None where they compute something more of their values, or share them with another part.
+    """
+    table = model.get_input_embeddings()
+    if type(table) is not nn.Embedding:
+        return None
+    names = [
+        name
+        for name, parameter in model.named_parameters(remove_duplicate=False)
+        if parameter is table.weight
+    ]
+    return (names[0], table) if len(names) == 1 else None
+
+
 def layers(model: PreTrainedModel) -> list[nn.Module]:
     """The layers of a model, or the parts of them where they are spread over several lists."""
     return [part for parts in _layers(model.base_model) for part in parts]

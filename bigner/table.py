@@ -16,19 +16,19 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-import numpy.typing as npt
 import torch
 from safetensors import SafetensorError, safe_open
 from torch import nn
 from transformers import PreTrainedModel
 
-from bigner.errors import CheckpointError
+from bigner.data.arrays import Ints
+from bigner.errors import CheckpointError, one_line
+from bigner.modeling import lookup_table
+from bigner.strategies.base import Shard
 from bigner.tensor_files import TensorEntry, entries_of, read_rows, write_tensors
 
 _FILE = "table.safetensors"
 _IDS = "ids of the rows in use"
-
-Ints = npt.NDArray[np.int64]
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,19 +60,16 @@ def keep_rows(model: PreTrainedModel, used: Ints, pad_id: int) -> UsedRows | Non
     Returns:
         what was kept; None if the table is none whose rows can be left out.
     """
-    table = model.get_input_embeddings()
-    names = [
-        name
-        for name, parameter in model.named_parameters(remove_duplicate=False)
-        if parameter is getattr(table, "weight", None)
-    ]
-    # One that is more than a look-up, or that another part of the model shares, is left whole.
-    if type(table) is not nn.Embedding or len(names) != 1 or len(used) >= table.num_embeddings - 1:
+    found = lookup_table(model)
+    if found is None:
+        return None
+    name, table = found
+    if len(used) >= table.num_embeddings - 1:
         return None
     # RoBERTa's kind tells padding by its id: low ids, which special pieces have, stay as they are.
     low = np.arange(min(pad_id + 1, 16))
     ids = np.union1d(used, np.append(low, pad_id))
-    rows = UsedRows(names[0], ids, table.num_embeddings)
+    rows = UsedRows(name, ids, table.num_embeddings)
     shape = torch.empty(len(ids) + 1, table.embedding_dim, device="meta")
     table.weight = nn.Parameter(shape, table.weight.requires_grad)
     table.num_embeddings = len(shape)
@@ -116,12 +113,48 @@ class TableFolder:
             CheckpointError: it cannot be read.
         """
         try:
-            with safe_open(self.file, "np") as file:
+            with safe_open(self.file, "pt") as file:
                 (parameter,) = set(file.keys()) - {_IDS}
-                num_pieces = file.get_slice(parameter).get_shape()[0]
-                return UsedRows(parameter, file.get_tensor(_IDS), num_pieces)
-        except (OSError, SafetensorError, ValueError) as error:
-            raise self._damaged(error) from None
+                shape, ids = file.get_slice(parameter).get_shape(), file.get_tensor(_IDS)
+        except (OSError, SafetensorError, ValueError, RuntimeError) as error:
+            raise self._damaged(str(error)) from None
+        if len(shape) != 2 or ids.dtype != torch.int64 or ids.ndim != 1:
+            raise self._damaged("it holds no table and ids of its rows")
+        found: Ints = ids.numpy()
+        edges = np.concatenate([[-1], found, [shape[0]]])
+        if (np.diff(edges) <= 0).any():
+            raise self._damaged(f"its ids are not those of {shape[0]} rows, each once and rising")
+        return UsedRows(parameter, found, shape[0])
+
+    def why_not(self, rows: UsedRows | None) -> str:
+        """Why a run that trains some rows, or all if None, cannot go on from the checkpoint that
+        this folder is of; empty if it can.
+
+        Raises:
+            CheckpointError: it cannot be read.
+        """
+        if rows is None:
+            there = "has the rows in use alone; set model.embedding_rows to used"
+            return there if self.path.is_dir() else ""
+        if not self.path.is_dir():
+            return "has all rows of the embedding table; set model.embedding_rows to all"
+        if not np.array_equal(self.rows().ids, rows.ids):
+            return (
+                "was trained on other data, whose pieces are not those of this; under "
+                "model.embedding_rows used a run goes on with the data it began with"
+            )
+        return ""
+
+    def fill(self, rows: UsedRows, shard: Shard) -> None:
+        """Fill a shard of the rows in use with their first values.
+
+        Raises:
+            CheckpointError: the table cannot be read.
+        """
+        try:
+            fill_rows(self.file, rows, shard.offset, shard.master[: shard.numel], shard.shape[1])
+        except (OSError, SafetensorError, ValueError, RuntimeError) as error:
+            raise self._damaged(str(error)) from None
 
     def entries(self, entries: Sequence[TensorEntry]) -> list[TensorEntry]:
         """What parameters are once the table is whole again."""
@@ -149,15 +182,17 @@ class TableFolder:
         try:
             with safe_open(self.file, "pt") as file:
                 whole: torch.Tensor = file.get_tensor(rows.parameter)
-        except (OSError, SafetensorError) as error:
-            raise self._damaged(error) from None
+        except (OSError, SafetensorError, RuntimeError) as error:
+            raise self._damaged(str(error)) from None
+        if whole.dtype != torch.float32 or trained.shape != (len(rows.ids) + 1, whole.shape[1]):
+            raise self._damaged(f"it does not go with {tuple(trained.shape[:1])} trained rows")
         # What weight decay has left of the ones.
         whole = whole * trained[-1].to(whole.dtype)
         whole[torch.from_numpy(rows.ids)] = trained[:-1]
         return whole
 
-    def _damaged(self, error: Exception) -> CheckpointError:
-        return CheckpointError(f"{self.file} cannot be read: {error}")
+    def _damaged(self, reason: str) -> CheckpointError:
+        return CheckpointError(one_line(f"{self.file} cannot be read", reason))
 
 
 def fill_rows(path: Path, rows: UsedRows, offset: int, target: torch.Tensor, width: int) -> None:

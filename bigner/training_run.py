@@ -15,7 +15,6 @@ from pathlib import Path
 from signal import Signals
 from typing import Any, NoReturn
 
-import numpy as np
 import torch
 from transformers import PreTrainedModel
 
@@ -26,6 +25,7 @@ from bigner.checkpoint.manifest import Manifest, config_of, read_manifest
 from bigner.checkpoint.save import FAILED, IDLE, Saver
 from bigner.config.deepspeed import MIN_LOSS_SCALE
 from bigner.config.schema import RunConfig
+from bigner.data.arrays import Ints
 from bigner.data.prepare import Prepared, SplitData
 from bigner.data.subset import sample_of
 from bigner.distributed import World
@@ -40,7 +40,7 @@ from bigner.predictions import write_predictions
 from bigner.run_dir import RunDir, differences, write_json
 from bigner.stop import StopSignals
 from bigner.strategies import PendingOutcome, StepOutcome, Strategy
-from bigner.table import Ints, TableFolder, UsedRows, fill_rows
+from bigner.table import TableFolder, UsedRows
 from bigner.weights import InitialWeights
 
 _LOSSES_TOLD = 5
@@ -390,8 +390,7 @@ class TrainingRun:
             self.world.main_first(lambda: table.write(rows, weights.whole(rows.parameter)))
         for shard in self.strategy.shards():
             if rows is not None and shard.name == rows.parameter:
-                values = shard.master[: shard.numel]
-                fill_rows(table.file, rows, shard.offset, values, shard.shape[1])
+                table.fill(rows, shard)
             else:
                 weights.fill([shard])
         self.strategy.publish()
@@ -458,18 +457,8 @@ class TrainingRun:
 
     def _take_table(self, folder: Path) -> None:
         """Make sure that a checkpoint trained the same rows of the embedding table; for rank 0."""
-        there, message = folder / folders.TABLE, ""
-        if self.rows is None:
-            if there.is_dir():
-                message = "has the rows in use alone; set model.embedding_rows to used"
-        elif not there.is_dir():
-            message = "has all rows of the embedding table; set model.embedding_rows to all"
-        elif not np.array_equal(TableFolder(there).rows().ids, self.rows.ids):
-            message = (
-                "was trained on other data, whose pieces are not those of this; under "
-                "model.embedding_rows used a run goes on with the data it began with"
-            )
-        if message:
+        there = folder / folders.TABLE
+        if message := TableFolder(there).why_not(self.rows):
             raise ConfigError([Problem(str(folder), "", message)])
         if self.rows is not None:
             shutil.rmtree(self.run_dir.table, ignore_errors=True)

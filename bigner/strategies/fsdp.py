@@ -14,7 +14,7 @@ from transformers import PreTrainedModel
 
 from bigner.config.schema import FsdpStrategy, Precision, TrainingConfig
 from bigner.distributed import World
-from bigner.modeling import allocate, units
+from bigner.modeling import allocate, lookup_table, units
 from bigner.strategies.adamw import Stepper, TorchStrategy, untouched_zeros
 from bigner.strategies.base import DTYPES, Shard
 from bigner.strategies.exchange import ExchangedAllGather, ExchangedReduceScatter
@@ -73,11 +73,15 @@ def _shard(
     # Only the root hands its output to us; casting between layers would break the next one.
     root = MixedPrecisionPolicy(param_dtype=dtype, reduce_dtype=reduced, output_dtype=torch.float32)
     reshard = config.reshard_after_forward
-    table = model.get_input_embeddings()
-    for unit in [table, *units(model)]:
+    found = lookup_table(model)
+    tables = [] if found is None else [found[1]]
+    # Some models have nothing but the table as their embeddings, and none is wrapped twice.
+    for unit in dict.fromkeys([*tables, *units(model)]):
         fully_shard(unit, mesh=mesh, mp_policy=policy, reshard_after_forward=reshard)
-    # The gradient of a look-up needs no value of the table, the largest parameter by far.
-    table.set_unshard_in_backward(False)
+    for table in tables:
+        # The gradient of a look-up needs no value of the table, the largest parameter by far.
+        assert isinstance(table, FSDPModule)
+        table.set_unshard_in_backward(False)
     fully_shard(model, mesh=mesh, mp_policy=root)
     if world.device.type == "cpu" and world.size > 1:
         for module in model.modules():

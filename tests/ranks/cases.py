@@ -12,9 +12,10 @@ import torch
 from bigner.commands.evaluate import evaluate
 from bigner.commands.train import train
 from bigner.config.load import load_config
+from bigner.config.schema import ModelConfig
 from bigner.distributed import World
 from bigner.evaluation.gather import gather_padded, gather_stretches
-from bigner.modeling import build_model
+from bigner.modeling import build_model, lookup_table, units
 from bigner.strategies import open_strategy
 from bigner.weights import InitialWeights
 
@@ -82,6 +83,30 @@ def overflow_on_one_rank(world: World, *, run_file: str, overrides: list[str]) -
     }
     strategy.close()
     return result
+
+
+def train_a_bare_table(world: World, *, model: str, run_file: str) -> list[float]:
+    """Losses of a model whose embeddings are the table and nothing else, which XLM's are."""
+    config = load_config(run_file, ["strategy={kind: fsdp}"])
+    described = ModelConfig(name_or_path=model, training_type="from_scratch", dropout=0.0)
+    network = build_model(described, ("O", "B-X", "I-X"))
+    found = lookup_table(network)
+    assert found is not None
+    assert found[1] in units(network)
+    weights = InitialWeights(
+        described, network, seed=config.seed, cache_root=config.data.cache_root()
+    )
+    strategy = open_strategy(config, world, network)
+    weights.fill(strategy.shards())
+    strategy.publish()
+    inputs = {name: torch.ones(4, 8, dtype=torch.long) for name in ("input_ids", "attention_mask")}
+    losses = []
+    for _ in range(3):
+        loss = strategy.forward(inputs).float().square().mean()
+        strategy.backward(loss / world.size, last=True)
+        assert not strategy.step(1e-2).wait().skipped
+        losses.append(float(loss.detach()))
+    return losses
 
 
 def gather_unequal(world: World) -> dict[str, list[Any]]:

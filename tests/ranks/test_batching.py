@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 import torch
 from safetensors.torch import load_file
+from transformers import XLMConfig
 
 from bigner.checkpoint.manifest import read_manifest
 from bigner.config.load import load_config
@@ -127,6 +128,21 @@ def test_rows_in_use_resume_under_another_strategy(results: dict[str, dict[str, 
     tail = results["single-used"]["loss"][4:]
     assert results["zero-resumed"]["loss"] == pytest.approx(tail, abs=1e-5)
     assert scores(results["zero-resumed"]) == scores(results["single-used"])
+
+
+def test_embeddings_that_are_the_table_alone_are_sharded_once(
+    project: Path, tmp_path: Path
+) -> None:
+    XLMConfig(vocab_size=90, emb_dim=16, n_layers=2, n_heads=2).save_pretrained(tmp_path)
+    first, *others = run_ranks(
+        2,
+        cases.train_a_bare_table,
+        tmp_path / "launch",
+        model=str(tmp_path),
+        run_file=str(project / "run.yaml"),
+    )
+    assert others == [first]
+    assert first[2] < first[0]
 
 
 def test_other_data_cannot_go_on_from_these_rows(

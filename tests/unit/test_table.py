@@ -15,6 +15,7 @@ from transformers import BertConfig, ModernBertConfig, PretrainedConfig
 from bigner.config.schema import ModelConfig
 from bigner.errors import CheckpointError
 from bigner.modeling import build_model
+from bigner.strategies import Shard
 from bigner.table import TableFolder, UsedRows, fill_rows, keep_rows
 from bigner.tensor_files import TensorEntry, read_rows
 from tests.unit.helpers import TINY, tiny_xlmr
@@ -122,6 +123,32 @@ def test_the_whole_table_again(tmp_path: Path) -> None:
     assert folder.rows().ids.tolist() == [3]
 
 
+IDS = "ids of the rows in use"
+HOSTILE: dict[str, dict[str, torch.Tensor]] = {
+    "no ids": {NAME: table_of()},
+    "two tables": {NAME: table_of(), "other": table_of(), IDS: torch.tensor([1])},
+    "a number": {NAME: torch.tensor(1.0), IDS: torch.tensor([0])},
+    "floats": {NAME: table_of(), IDS: torch.tensor([1.0])},
+    "a matrix of ids": {NAME: table_of(), IDS: torch.tensor([[1]])},
+    "beyond the table": {NAME: table_of(), IDS: torch.tensor([50])},
+    "negative": {NAME: table_of(), IDS: torch.tensor([-1])},
+    "twice": {NAME: table_of(), IDS: torch.tensor([2, 2])},
+    "another width": {NAME: table_of(width=4), IDS: torch.tensor([2, 3])},
+    "another number": {NAME: table_of(), IDS: torch.tensor([2])},
+    "whole numbers": {NAME: table_of().long(), IDS: torch.tensor([2, 3])},
+}
+
+
+@pytest.mark.parametrize("what", HOSTILE)
+def test_a_table_of_another_hand(what: str, tmp_path: Path) -> None:
+    folder = TableFolder(tmp_path / "table")
+    folder.path.mkdir()
+    save_file(HOSTILE[what], folder.file)
+    trained = torch.zeros(3, 3)
+    with pytest.raises(CheckpointError, match=r"table\.safetensors cannot be read"):
+        list(folder.tensors([NAME], [trained]))
+
+
 def test_a_table_that_is_damaged_or_gone(tmp_path: Path) -> None:
     folder = TableFolder(tmp_path / "table")
     with pytest.raises(CheckpointError, match=r"table\.safetensors cannot be read"):
@@ -130,6 +157,9 @@ def test_a_table_that_is_damaged_or_gone(tmp_path: Path) -> None:
     folder.file.write_bytes(b"\x08\0\0\0\0\0\0\0{}")
     with pytest.raises(CheckpointError, match=r"table\.safetensors cannot be read"):
         folder.rows()
+    shard = Shard(NAME, (4, 3), 0, 12, torch.zeros(12))
+    with pytest.raises(CheckpointError, match=r"table\.safetensors cannot be read"):
+        folder.fill(UsedRows(NAME, np.array([1, 2, 3]), 50), shard)
     folder.file.unlink()
     (tmp_path / "file").write_text("")
     with pytest.raises(CheckpointError, match="cannot be written"):
