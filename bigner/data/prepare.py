@@ -350,9 +350,3 @@ def _check_words_owned_once(split: SplitData) -> None:
     """Assert that the windows own the words of the split one after the other, each once."""
     first, counts = split.column("first_word"), split.column("num_words")
     assert (first == np.concatenate([[0], np.cumsum(counts)[:-1]])).all(), "words not owned once"
-
-
-def rows_of(windows: Table, indices: Sequence[int]) -> dict[str, list[Any]]:
-    """Columns of some windows, by index, as plain lists."""
-    taken = windows.take(indices)
-    return {name: taken.column(name).to_pylist() for name in taken.column_names}

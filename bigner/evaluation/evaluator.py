@@ -34,7 +34,7 @@ from bigner.evaluation.spans import Ids, Ints
 from bigner.evaluation.word_labels import WordLabels
 from bigner.log import progress
 from bigner.loss import token_losses
-from bigner.packing import Packing
+from bigner.packing import Packing, to_device
 from bigner.strategies.base import Strategy
 
 HeadScores = dict[str, Scores | ClassScores]
@@ -111,6 +111,11 @@ class ShardedEvaluator:
         """``[words]``: where sentences begin, which decoding alone asks for."""
         return self._split.sentence_begins()
 
+    @cached_property
+    def _first_word(self) -> Ints:
+        """``[windows]``, of the whole split: asked for in every batch that is decoded."""
+        return self._split.column("first_word")
+
     def run(self, strategy: Strategy) -> HeadScores:
         """Predict, gather and score; the same scores on every rank.
 
@@ -154,7 +159,9 @@ class ShardedEvaluator:
             # Labels of the data become labels of the model; -100 picks the map's last entry.
             labels = self._to_model_label[i][batch.labels[i].clamp(min=-1)]
             of_pieces = token_losses(of_head, labels).double()
-            losses.append(torch.segment_reduce(of_pieces, "sum", lengths=batch.num_pieces))
+            # Unchecked: to look at lengths on a GPU the host would wait for it.
+            sums = torch.segment_reduce(of_pieces, "sum", lengths=batch.num_pieces, unsafe=True)
+            losses.append(sums)
             ids.append(self._decode(i, of_head, batch).to(self._id_dtype))
         index, sizes = torch.from_numpy(batch.index), torch.from_numpy(batch.num_words)
         return index, sizes, torch.stack(losses, dim=1), torch.stack(ids, dim=1)
@@ -165,13 +172,13 @@ class ShardedEvaluator:
             default = self._model[i].default_id
             return word_predictions(logits.argmax(dim=-1), batch.word_places, default)
         words = np.arange(batch.num_words.max())
-        owned = torch.from_numpy(words < batch.num_words[:, None]).to(logits.device)
+        owned = to_device(words < batch.num_words[:, None], logits.device)
         places = torch.full_like(owned, IGNORED, dtype=batch.word_places.dtype)
         places = places.masked_scatter(owned, batch.word_places)
-        first = self._split.column("first_word")[batch.index]
+        first = self._first_word[batch.index]
         # A row has fewer words than the longest, and the last one's would lie beyond the split.
         begins = self._begins[(first[:, None] + words).clip(max=len(self._begins) - 1)]
-        return decoder(logits, places, torch.from_numpy(begins).to(logits.device))
+        return decoder(logits, places, to_device(begins, logits.device))
 
     def _assemble(
         self, index: Ints, sizes: Ints, losses: npt.NDArray[np.float64], ids: Iterable[Ids]
@@ -186,7 +193,7 @@ class ShardedEvaluator:
                 stretches of words, one after the other.
         """
         split = self._split
-        first_word, num_words = split.column("first_word"), split.column("num_words")
+        first_word, num_words = self._first_word, split.column("num_words")
         real = index >= 0
         check_each_once(index[real], split.windows.num_rows, split.split)
         if (sizes[real] != num_words[index[real]]).any():

@@ -39,12 +39,12 @@ PREPARATION = """
 import sys
 from transformers import AutoTokenizer
 from bigner.config.schema import DataConfig
-from bigner.data.prepare import prepare, rows_of
+from bigner.data.prepare import prepare
 from bigner.data.subset import sample_of
 data = DataConfig.model_validate_json(sys.argv[1])
 for _ in range(2):
     train = prepare(data, AutoTokenizer.from_pretrained(sys.argv[2]), ["train"]).splits["train"]
-    rows_of(train.windows, [0])
+    train.windows[0]
     train.label_counts(0, 7)
     sample_of(train, 1, 2)
 print("loaded", *sys.modules)
