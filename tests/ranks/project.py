@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import Any
 
 import yaml
 
 from bigner.commands.init import init_project
+from tests.ranks import cases
+from tests.ranks.launch import run_ranks
 
 LETTERS = {"train": 24, "validation": 6, "test": 8}
 
@@ -37,3 +40,20 @@ def write_project(folder: Path) -> Path:
     }
     (project / "run.yaml").write_text(yaml.safe_dump(run))
     return project
+
+
+def train_everywhere(
+    project: Path, kind: str, size: int, runs: dict[str, list[str]]
+) -> dict[str, dict[str, Any]]:
+    """Curves and summaries of runs of a project, in one launch; every rank has the same ones."""
+    first, *others = run_ranks(
+        size,
+        cases.train_runs,
+        project / f"launch-{kind}",
+        run_file=str(project / "run.yaml"),
+        runs=runs,
+    )
+    for other in others:
+        assert other == first
+    found: dict[str, dict[str, Any]] = first
+    return found

@@ -15,7 +15,7 @@ from bigner.config.load import load_config
 from bigner.errors import ConfigError
 from tests.ranks import cases
 from tests.ranks.launch import run_ranks
-from tests.ranks.project import write_project
+from tests.ranks.project import train_everywhere, write_project
 
 STEPS = 8
 COMMON = [
@@ -71,16 +71,7 @@ def results(project: Path) -> dict[str, dict[str, Any]]:
                 "strategy={kind: zero}",
                 f"checkpoint.resume={project}/fsdp-used/checkpoints/step-00000004",
             ]
-        ranks = run_ranks(
-            size,
-            cases.train_runs,
-            project / f"launch-{kind}",
-            run_file=str(project / "run.yaml"),
-            runs=runs,
-        )
-        for other in ranks[1:]:
-            assert other == ranks[0]
-        found |= ranks[0]
+        found |= train_everywhere(project, kind, size, runs)
     return found
 
 

@@ -25,7 +25,7 @@ from bigner.data.prepare import prepare
 from bigner.modeling import load_tokenizer
 from tests.ranks import cases
 from tests.ranks.launch import run_ranks
-from tests.ranks.project import write_project
+from tests.ranks.project import train_everywhere, write_project
 from tests.unit.helpers import whole_model
 
 STEPS = 12
@@ -93,16 +93,7 @@ def results(project: Path) -> dict[str, dict[str, Any]]:
             for choice, overrides in CHOICES.items()
             for accumulation in ((1,) if kind == "single" else (1, 2))
         }
-        ranks = run_ranks(
-            size,
-            cases.train_runs,
-            project / f"launch-{kind}",
-            run_file=str(project / "run.yaml"),
-            runs=runs,
-        )
-        for other in ranks[1:]:
-            assert other == ranks[0]
-        found |= ranks[0]
+        found |= train_everywhere(project, kind, size, runs)
     return found
 
 

@@ -11,7 +11,7 @@ from safetensors.torch import load_file
 
 from tests.ranks import cases
 from tests.ranks.launch import run_ranks
-from tests.ranks.project import write_project
+from tests.ranks.project import train_everywhere, write_project
 
 STEPS = 20
 COMMON = [
@@ -101,16 +101,7 @@ def curves(project: Path) -> dict[str, dict[str, Any]]:
                 "training.gradient_checkpointing=true",
                 "strategy.reshard_after_forward=false",
             ]
-        ranks = run_ranks(
-            size,
-            cases.train_runs,
-            project / f"launch-{kind}",
-            run_file=str(project / "run.yaml"),
-            runs=runs,
-        )
-        for other in ranks[1:]:
-            assert other == ranks[0]
-        found |= ranks[0]
+        found |= train_everywhere(project, kind, size, runs)
     return found
 
 
