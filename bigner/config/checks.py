@@ -6,7 +6,14 @@ import os
 from collections.abc import Callable
 from pathlib import Path
 
-from bigner.config.schema import DataConfig, ModelConfig, RunConfig
+from bigner.config.deepspeed import node_ranks
+from bigner.config.schema import (
+    DataConfig,
+    FsdpStrategy,
+    ModelConfig,
+    RunConfig,
+    ZeroStrategy,
+)
 from bigner.errors import LaunchError, Problem
 
 Where = Callable[[str], str]
@@ -83,14 +90,30 @@ def resume_problems(config: RunConfig, where: Where) -> list[Problem]:
 
 
 def strategy_problems(config: RunConfig, world_size: int, where: Where) -> list[Problem]:
-    """A strategy for one process in a world of several."""
-    if world_size == 1 or config.strategy.needs_process_group:
-        return []
-    message = (
-        f"'{config.strategy.kind}' runs in one process and the world is {world_size}; set it to "
-        f"fsdp or zero, or start one process"
-    )
-    return [Problem(where("strategy.kind"), "strategy.kind", message)]
+    """A strategy for one process in a world of several, or copies that do not divide the world."""
+    strategy = config.strategy
+    if world_size > 1 and not strategy.needs_process_group:
+        message = (
+            f"'{strategy.kind}' runs in one process and the world is {world_size}; set it to "
+            f"fsdp or zero, or start one process"
+        )
+        return [Problem(where("strategy.kind"), "strategy.kind", message)]
+    if isinstance(strategy, FsdpStrategy) and world_size % strategy.dp_replicate:
+        field = "strategy.dp_replicate"
+        message = (
+            f"{strategy.dp_replicate} copies of the model cannot share the world of {world_size} "
+            f"evenly; set it to a divisor of {world_size}, or start a multiple of "
+            f"{strategy.dp_replicate} processes"
+        )
+        return [Problem(where(field), field, message)]
+    if isinstance(strategy, ZeroStrategy) and world_size % min(node_ranks(strategy), world_size):
+        field = "strategy.deepspeed_config"
+        message = (
+            f"zero_hpz_partition_size {node_ranks(strategy)} in {strategy.deepspeed_config} does "
+            f"not divide the world of {world_size}; set it to the ranks of a node"
+        )
+        return [Problem(where(field), field, message)]
+    return []
 
 
 def batch_problems(config: RunConfig, world_size: int, where: Where) -> list[Problem]:

@@ -87,6 +87,7 @@ TUNING_KEYS: dict[str, dict[str, Rule]] = {
         "stage3_use_all_reduce_for_fetch_params": FLAG,
         "sub_group_size": SIZE,
         "use_multi_rank_bucket_allreduce": FLAG,
+        "zero_hpz_partition_size": SIZE,
     },
     "zero_optimization.offload_param": {"device": DEVICE, "max_in_cpu": COUNT, "pin_memory": FLAG},
     "zero_optimization.offload_optimizer": {"device": DEVICE, "pin_memory": FLAG},
@@ -152,6 +153,22 @@ REFUSED_KEYS: dict[str, dict[str, str]] = {
 """Section -> key that DeepSpeed has -> why it has no place in a ds_configs file."""
 
 
+_OF_STAGE_3 = ("offload_param", "zero_hpz_partition_size")
+
+
+def node_ranks(strategy: ZeroStrategy) -> int:
+    """Ranks among which ZeRO++ keeps weights, as the ds_configs file has it; 1 for no such thing.
+
+    Nothing is said here of a file that is wrong, which ``check_tuning_file`` tells.
+    """
+    if strategy.deepspeed_config is None or strategy.stage < 3:
+        return 1
+    if check_tuning_file(strategy.deepspeed_config, strategy.stage):
+        return 1
+    tuning = json.loads(strategy.deepspeed_config.read_text(encoding="utf-8-sig"))
+    return int(tuning.get("zero_optimization", {}).get("zero_hpz_partition_size", 1))
+
+
 def check_tuning_file(path: Path, stage: int = 3) -> list[Problem]:
     """Every problem of a ds_configs file; empty if it only tunes ZeRO with names that exist.
 
@@ -194,7 +211,7 @@ def check_tuning_file(path: Path, stage: int = 3) -> list[Problem]:
         if stage < 3
         and place[0] == "zero_optimization"
         and len(place) == 2
-        and (place[1].startswith("stage3_") or place[1] == "offload_param")
+        and (place[1].startswith("stage3_") or place[1] in _OF_STAGE_3)
     ]
     problems = repeated + wrong + useless
     if len(problems) <= MOST_PROBLEMS:
@@ -222,11 +239,11 @@ def _wrong_keys(values: dict[str, Any], place: KeyPath) -> Iterator[tuple[KeyPat
 
 def _unknown(key: str, section: str) -> str:
     known = TUNING_KEYS[section]
-    if near := difflib.get_close_matches(key, known, n=1, cutoff=0.6):
-        return f"is not a key of DeepSpeed's tuning; did you mean {near[0]}?"
     for other, keys in TUNING_KEYS.items():
         if key in keys:
             return f"has its place in {other or 'the top level'}; move it there"
+    if near := difflib.get_close_matches(key, known, n=1, cutoff=0.6):
+        return f"is not a key of DeepSpeed's tuning; did you mean {near[0]}?"
     return f"is not a key of DeepSpeed's tuning; what may stand here: {', '.join(known)}"
 
 

@@ -613,6 +613,11 @@ class FsdpStrategy(Section):
     reshard_after_forward: bool = True
     """Free a layer's gathered weights after its forward: less memory, one more all-gather."""
 
+    dp_replicate: int = Field(default=1, ge=1)
+    """Copies of the sharded model, each spread over its share of neighbouring ranks. With one copy
+    on each node, weights are gathered within nodes and only gradients go between them, for as many
+    times the memory."""
+
     reduce_dtype: _ReduceDtype = "fp32"
     """Number format in which gradients are added up over ranks: `fp32`, or that of `precision`,
     with half the traffic and the rounding of sixteen bits."""

@@ -9,11 +9,19 @@ from torch.utils.checkpoint import create_selective_checkpoint_contexts
 from transformers import PreTrainedModel
 
 from bigner.config.deepspeed import render
-from bigner.config.schema import FsdpStrategy, RunConfig, SingleStrategy, ZeroStrategy
+from bigner.config.schema import (
+    FsdpStrategy,
+    Precision,
+    RunConfig,
+    SingleStrategy,
+    TrainingConfig,
+    ZeroStrategy,
+)
 from bigner.distributed import World
 from bigner.dropout import draw_at_once
 from bigner.errors import LaunchError
 from bigner.modeling import layers
+from bigner.strategies.adamw import Stepper
 from bigner.strategies.base import PendingOutcome, Shard, StepOutcome, Strategy
 from bigner.strategies.precision import check_precision
 
@@ -48,9 +56,8 @@ def open_strategy(
             world.
     """
     check_precision(config.precision, world.device)
-    if training and config.training.gradient_checkpointing:
-        selective = config.training.gradient_checkpointing == "selective"
-        _checkpoint_activations(model, selective=selective)
+    if training:
+        _checkpoint_activations(model, config.training)
     if training and config.training.compile:
         for layer in layers(model):
             # In place: names of parameters stay as they are. Each batch has another shape.
@@ -79,11 +86,28 @@ def open_strategy(
             )
 
 
-def _checkpoint_activations(model: PreTrainedModel, *, selective: bool) -> None:
+def shard_fake_model(
+    model: PreTrainedModel,
+    strategy: FsdpStrategy,
+    training: TrainingConfig,
+    precision: Precision,
+    world: World,
+) -> Stepper:
+    """A model of fake tensors, spread and checkpointed as the config says, to be traced."""
+    from bigner.strategies import fsdp  # noqa: PLC0415
+
+    _checkpoint_activations(model, training)
+    return fsdp.shard_fake_model(model, strategy, training, precision, world)
+
+
+def _checkpoint_activations(model: PreTrainedModel, training: TrainingConfig) -> None:
+    """Let layers be recomputed in the backward, if that is wanted."""
+    if not training.gradient_checkpointing:
+        return
     # transformers 5.23 gave it a new name and warns of the old one, on every rank.
     enable = getattr(model, "activation_checkpointing_enable", None)
     how: dict[str, object] = {"use_reentrant": False}
-    if selective:
+    if training.gradient_checkpointing == "selective":
         how["context_fn"] = partial(create_selective_checkpoint_contexts, list(_KEPT))
     (enable or model.gradient_checkpointing_enable)(how)
 

@@ -107,6 +107,7 @@ class Stepper:
         world: over which gradients are sharded, if they are.
         zeros_like: makes optimizer state.
         local: this rank's values of a gradient.
+        copies: of the model among the ranks; each has all gradients.
     """
 
     def __init__(
@@ -117,6 +118,7 @@ class Stepper:
         world: World,
         zeros_like: ZerosLike = untouched_zeros,
         local: Callable[[torch.Tensor], torch.Tensor] = torch.Tensor.detach,
+        copies: int = 1,
     ) -> None:
         self.optimizer = adamw(model, training)
         self._parameters = [p for p in model.parameters() if p.requires_grad]
@@ -125,6 +127,7 @@ class Stepper:
         self._scale = LossScale(precision, world.device)
         self._world = world
         self._local = local
+        self._copies = copies
 
     def backward(self, loss: torch.Tensor) -> None:
         """Backward of the scaled loss."""
@@ -149,7 +152,8 @@ class Stepper:
         """2-norm of the unscaled gradient, over all ranks."""
         gradients = [self._local(p.grad) for p in self._parameters if p.grad is not None]
         norm = torch.nn.utils.get_total_norm(gradients)
-        return self._world.sum(norm.square()).sqrt() / self._scale.value
+        squares = self._world.sum(norm.square()) / self._copies
+        return squares.sqrt() / self._scale.value
 
     def scalars(self) -> dict[str, float]:
         """Optimizer step; under fp16 also the loss scale and the steps since it changed."""

@@ -7,7 +7,9 @@ from collections.abc import Iterator
 from contextlib import nullcontext
 
 import torch
-from torch.distributed.device_mesh import init_device_mesh
+import torch.distributed as dist
+from torch._subclasses.fake_tensor import unset_fake_temporarily
+from torch.distributed.device_mesh import DeviceMesh, init_device_mesh
 from torch.distributed.fsdp import FSDPModule, MixedPrecisionPolicy, fully_shard
 from torch.distributed.tensor import DTensor
 from transformers import PreTrainedModel
@@ -15,7 +17,7 @@ from transformers import PreTrainedModel
 from bigner.config.schema import FsdpStrategy, Precision, TrainingConfig
 from bigner.distributed import World
 from bigner.modeling import allocate, lookup_table, units
-from bigner.strategies.adamw import Stepper, TorchStrategy, untouched_zeros
+from bigner.strategies.adamw import Stepper, TorchStrategy, ZerosLike, untouched_zeros
 from bigner.strategies.base import DTYPES, Shard
 from bigner.strategies.exchange import ExchangedAllGather, ExchangedReduceScatter
 
@@ -37,14 +39,13 @@ class Fsdp(TorchStrategy):
         precision: Precision,
         world: World,
     ) -> None:
-        self._world = world
-        _shard(model, config, precision, world)
+        self._mesh = _mesh_of(config, world)
+        _shard_units(model, config, precision, self._mesh)
+        _make_room(model, world)
         # After sharding: the optimizer must hold the DTensors, not the whole parameters.
         stepper = None
         if training:
-            stepper = Stepper(
-                model, training, precision, world, zeros_like=_zeros_like, local=_local
-            )
+            stepper = _stepper(model, config, training, precision, world, _zeros_like)
         super().__init__(model, stepper, nullcontext(), cancel_mean=world.size)
 
     def shards(self) -> Iterator[Shard]:
@@ -52,21 +53,90 @@ class Fsdp(TorchStrategy):
         for module in self._model.modules():
             if isinstance(module, FSDPModule):
                 module.reshard()
+        copy, rank = self._mesh.get_coordinate() or (0, 0)
         for name, parameter in self._model.named_parameters():
             values = _local(parameter.detach())
             flat = {key: _local(moment) for key, moment in self._moments(parameter).items()}
+            if copy:
+                # The first copy of the model speaks for the others.
+                values, flat = values[:0], {key: moment[:0] for key, moment in flat.items()}
             # torch.chunk's rule: every rank has ceil(rows / size) rows until none are left.
             rows = parameter.shape[0]
-            first_row = min(self._world.rank * -(-rows // self._world.size), rows)
+            first_row = min(rank * -(-rows // self._mesh.size(1)), rows)
             offset = first_row * (parameter.numel() // rows)
             yield Shard(name, tuple(parameter.shape), offset, values.numel(), values, **flat)
 
+    def publish(self) -> None:
+        """Give the other copies of the model what was written into the first one's shards."""
+        if self._mesh.size(0) == 1:
+            return
+        group = self._mesh.get_group(0)
+        for parameter in self._model.parameters():
+            for tensor in (parameter.detach(), *self._moments(parameter).values()):
+                values = _local(tensor)
+                if values.numel():
+                    dist.broadcast(values, group=group, group_src=0)
 
-def _shard(
-    model: PreTrainedModel, config: FsdpStrategy, precision: Precision, world: World
+
+def shard_fake_model(
+    model: PreTrainedModel,
+    config: FsdpStrategy,
+    training: TrainingConfig,
+    precision: Precision,
+    world: World,
+) -> Stepper:
+    """Shard a model of fake tensors as GPUs would, with their collectives; its optimizer."""
+    with unset_fake_temporarily():
+        mesh = _mesh_of(config, world)
+    _shard_units(model, config, precision, mesh)
+    return _stepper(model, config, training, precision, world, torch.zeros_like)
+
+
+def _stepper(
+    model: PreTrainedModel,
+    config: FsdpStrategy,
+    training: TrainingConfig,
+    precision: Precision,
+    world: World,
+    zeros_like: ZerosLike,
+) -> Stepper:
+    return Stepper(
+        model,
+        training,
+        precision,
+        world,
+        zeros_like=zeros_like,
+        local=_local,
+        copies=config.dp_replicate,
+    )
+
+
+def _make_room(model: PreTrainedModel, world: World) -> None:
+    """Give a sharded model its memory; on processors its ranks exchange what they gather and
+    reduce.
+    """
+    if world.device.type == "cpu" and world.size > 1:
+        for module in model.modules():
+            if isinstance(module, FSDPModule):
+                module.set_custom_all_gather(ExchangedAllGather())  # type: ignore[arg-type]
+                module.set_custom_reduce_scatter(ExchangedReduceScatter())  # type: ignore[arg-type]
+    allocate(model, world.device)
+
+
+def _mesh_of(config: FsdpStrategy, world: World) -> DeviceMesh:
+    """The ranks as ``[copies of the model, ranks of a copy]``."""
+    copies = config.dp_replicate
+    names = ("dp_replicate", "dp_shard")
+    shape = (copies, world.size // copies)
+    return init_device_mesh(world.device.type, shape, mesh_dim_names=names)
+
+
+def _shard_units(
+    model: PreTrainedModel, config: FsdpStrategy, precision: Precision, ranks: DeviceMesh
 ) -> None:
-    """Cut the model into units, innermost first, and shard each over all ranks."""
-    mesh = init_device_mesh(world.device.type, (world.size,))
+    """Cut the model into units, innermost first, and shard each over the ranks of a copy."""
+    # With one copy there is nobody to reduce with.
+    mesh = ranks if ranks.size(0) > 1 else ranks["dp_shard"]
     dtype = None if precision == "fp32" else DTYPES[precision]
     reduced = torch.float32 if config.reduce_dtype == "fp32" else DTYPES[precision]
     policy = MixedPrecisionPolicy(param_dtype=dtype, reduce_dtype=reduced)
@@ -83,12 +153,6 @@ def _shard(
         assert isinstance(table, FSDPModule)
         table.set_unshard_in_backward(False)
     fully_shard(model, mesh=mesh, mp_policy=root)
-    if world.device.type == "cpu" and world.size > 1:
-        for module in model.modules():
-            if isinstance(module, FSDPModule):
-                module.set_custom_all_gather(ExchangedAllGather())  # type: ignore[arg-type]
-                module.set_custom_reduce_scatter(ExchangedReduceScatter())  # type: ignore[arg-type]
-    allocate(model, world.device)
 
 
 def _zeros_like(parameter: torch.Tensor) -> torch.Tensor:

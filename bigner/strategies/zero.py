@@ -54,6 +54,7 @@ class Zero(Strategy):
         speaks = any(settings.get(name) for name in SPEAKING_SETTINGS)
         logging.getLogger("DeepSpeed").setLevel(logging.INFO if speaks else logging.WARNING)
         self._world = world
+        self._groups = deepspeed.utils.groups
         self._stage: int = settings["zero_optimization"]["stage"]
         self._fp16: bool = settings["fp16"]["enabled"]
         buffers = {name: buffer.clone() for name, buffer in model.named_buffers()}
@@ -207,6 +208,8 @@ class Zero(Strategy):
             return
         for shard, parameter in zip(self.shards(), self._engine.module.parameters(), strict=True):
             parameter.ds_tensor.data[: shard.numel].copy_(shard.master)
+            # ZeRO++'s copy within the node is made again from the next gather.
+            parameter.ds_secondary_tensor = None
         # Small parameters stay gathered from one step to the next: gather them anew.
         if persistent := self._engine.optimizer.persistent_parameters:
             persistent[0].partition(persistent)
@@ -243,6 +246,8 @@ class Zero(Strategy):
     def close(self) -> None:
         zero, parameters = self._engine.optimizer, list(self._engine.module.parameters())
         self._engine.destroy()
+        # The ranks of a node are a global of DeepSpeed's, which refuses to name them twice.
+        self._groups._ZERO_PARAM_INTRA_PARALLEL_GROUP = None
         # Under stage 3 DeepSpeed's hooks keep all of it for as long as the process lives, and the
         # next run in the process would have less room: what they keep is emptied.
         if zero is not None:

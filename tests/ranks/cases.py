@@ -54,6 +54,27 @@ def evaluate_runs(
     }
 
 
+def weights_kept_within_nodes(
+    world: World, *, run_file: str, overrides: list[str]
+) -> dict[str, Any]:
+    """The share of each parameter that ZeRO++ keeps within the ranks of a node, once it was met."""
+    config = load_config(run_file, overrides)
+    model = build_model(config.model, ("O", "B-X", "I-X"))
+    strategy = open_strategy(config, world, model)
+    pieces = torch.full((1, 8), 5)
+    mask = torch.ones_like(pieces)
+    logits = strategy.forward({"input_ids": pieces, "attention_mask": mask})
+    kept = {
+        name: parameter.ds_secondary_tensor.numel() / parameter.ds_numel
+        for name, parameter in model.named_parameters()
+        if parameter.ds_secondary_tensor is not None
+    }
+    strategy.backward(logits.sum(), last=True)
+    strategy.step(0.0)
+    strategy.close()
+    return kept
+
+
 def overflow_on_one_rank(world: World, *, run_file: str, overrides: list[str]) -> dict[str, Any]:
     """Three steps, in the second of which the last rank's loss is infinite."""
     config = load_config(run_file, overrides)
