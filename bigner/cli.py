@@ -61,6 +61,67 @@ def validate(
 
 
 @app.command()
+def plan(  # noqa: PLR0913, PLR0917
+    run_file: RunFile,
+    overrides: Overrides = None,
+    gpus: Annotated[int, typer.Option(min=1, max=1024, help="GPUs of each node.")] = 1,
+    nodes: Annotated[int, typer.Option(min=1, max=1024, help="Nodes.")] = 1,
+    gpu: Annotated[
+        str, typer.Option(help="The card: h200-141gb, a100-80gb, ...; a wrong name lists all.")
+    ] = "h100-80gb",
+    memory_gib: Annotated[
+        float | None, typer.Option(min=0.1, help="Memory of a card, in place of the card's own.")
+    ] = None,
+    link: Annotated[
+        str | None,
+        typer.Option(
+            help="Within a node: nvlink, pcie, or GB/s one way for each GPU; the best that the "
+            "card has, if not given."
+        ),
+    ] = None,
+    network: Annotated[
+        float, typer.Option(min=0.001, help="Between nodes: GB/s one way for each GPU.")
+    ] = 50.0,
+    model_config: Annotated[
+        Path | None,
+        typer.Option(metavar="FILE", help="A config.json, where the model's is not at hand."),
+    ] = None,
+    embedding_rows: Annotated[
+        int | None,
+        typer.Option(min=1, help="Rows in use, for model.embedding_rows used; a run tells them."),
+    ] = None,
+    simulate: Annotated[
+        bool,
+        typer.Option("--simulate", help="Trace a step on fake tensors too (fsdp; a minute)."),
+    ] = False,
+    as_json: AsJson = False,
+) -> None:
+    """Tell the memory, traffic and time of a run on GPUs that are not at hand."""
+    from bigner.commands.plan import PlanOptions  # noqa: PLC0415
+    from bigner.commands.plan import plan as run  # noqa: PLC0415
+
+    config, source = _load(run_file, overrides)
+    options = PlanOptions(
+        gpus=gpus,
+        nodes=nodes,
+        gpu=gpu,
+        memory_gib=memory_gib,
+        link=link,
+        network_gbps=network,
+        model_config=model_config,
+        embedding_rows=embedding_rows,
+        simulate=simulate,
+    )
+    planned = run(config, options, source.where)
+    if as_json:
+        print(_dump(planned))
+    else:
+        from bigner.planning.show import show  # noqa: PLC0415
+
+        show(planned)
+
+
+@app.command()
 def lint(run_file: RunFile, overrides: Overrides = None, as_json: AsJson = False) -> None:
     """Check the data: counts, labels, tag scheme, repeated sentences, odd characters, lengths.
 

@@ -11,7 +11,7 @@ takes.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -38,6 +38,7 @@ Others may take the arguments and not heed them, so they are padded."""
 _BUCKET_SHARE = 0.75
 
 _IMPLEMENTATION = "bigner_packed"
+_ON_GPUS = "bigner_packed_on_gpus"
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,6 +57,11 @@ def pack_attention(model: PreTrainedModel, wanted: bool) -> Packing | None:
     table = getattr(getattr(model.base_model, "embeddings", None), "position_embeddings", None)
     unused = getattr(table, "padding_idx", None)
     return Packing(first_position=0 if unused is None else unused + 1)
+
+
+def attend_as_on_gpus(model: PreTrainedModel) -> None:
+    """Let a model of fake tensors attend with the GPUs' kernel, wherever those claim to be."""
+    model.set_attn_implementation(_ON_GPUS)
 
 
 def can_pack(model: PreTrainedModel) -> bool:
@@ -216,6 +222,28 @@ def packed_attention(
     Returns:
         ``[1, pieces, attention heads, head size]``, and no weights.
     """
+    attend = _by_kernel if _has_kernel(query) else _by_buckets
+    return _attention(attend, query, key, value, settings)
+
+
+def _attention_on_gpus(
+    module: nn.Module,  # noqa: ARG001
+    query: torch.Tensor,
+    key: torch.Tensor,
+    value: torch.Tensor,
+    attention_mask: torch.Tensor | None,  # noqa: ARG001
+    **settings: Any,
+) -> tuple[torch.Tensor, None]:
+    return _attention(_by_kernel, query, key, value, settings)
+
+
+def _attention(
+    attend: Callable[[torch.Tensor, torch.Tensor, torch.Tensor, _How], torch.Tensor],
+    query: torch.Tensor,
+    key: torch.Tensor,
+    value: torch.Tensor,
+    settings: Mapping[str, Any],
+) -> tuple[torch.Tensor, None]:
     sliding_window = settings.get("sliding_window")
     how = _How(
         settings["windows"],
@@ -223,7 +251,6 @@ def packed_attention(
         settings.get("scaling"),
         None if sliding_window is None else sliding_window - 1,
     )
-    attend = _by_kernel if _has_kernel(query) else _by_buckets
     # Each ``[pieces, attention heads, head size]``.
     query, key, value = (states[0].transpose(0, 1) for states in (query, key, value))
     return attend(query, key, value, how).unsqueeze(0), None
@@ -324,4 +351,6 @@ def _no_mask(**_: Any) -> None:
 
 
 AttentionInterface.register(_IMPLEMENTATION, packed_attention)
-AttentionMaskInterface.register(_IMPLEMENTATION, _no_mask)
+AttentionInterface.register(_ON_GPUS, _attention_on_gpus)
+for _name in (_IMPLEMENTATION, _ON_GPUS):
+    AttentionMaskInterface.register(_name, _no_mask)

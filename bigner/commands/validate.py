@@ -17,7 +17,10 @@ from bigner.config.checks import (
 from bigner.config.deepspeed import render
 from bigner.config.schema import RunConfig, Split, ZeroStrategy
 from bigner.data.formats import read_sentences, source_files
-from bigner.errors import ConfigError, DataError, Problem
+from bigner.errors import ConfigError, DataError, ModelError, Problem
+from bigner.planning.job import job_of
+from bigner.planning.model_config import find_shape
+from bigner.planning.report import verdict
 
 # Larger corpora are not read through just to count: the answer shall come at once.
 COUNTED_BYTES = 8_000_000
@@ -106,11 +109,22 @@ def _resolved(config: RunConfig, world_size: int, texts: dict[Split, int | None]
         "batch_text": training.describe_batch(world_size),
         "texts": texts,
         "optimizer_steps": _optimizer_steps(config, texts["train"]),
+        "memory": _memory(config, world_size),
         "writes": _writes(config),
     }
     if isinstance(strategy, ZeroStrategy):
         resolved["deepspeed"] = render(config, strategy, world_size)
     return resolved
+
+
+def _memory(config: RunConfig, world_size: int) -> str | None:
+    """What a rank will hold, in a line; None where the model's sizes are not known."""
+    try:
+        shape = find_shape(config)
+    except ModelError:
+        # What is wrong with it is told when it is loaded.
+        return None
+    return verdict(job_of(config, shape, world_size))
 
 
 def _optimizer_steps(config: RunConfig, texts: int | None) -> dict[str, Any]:
@@ -162,6 +176,7 @@ def describe(resolved: dict[str, Any]) -> str:
         "global batch": resolved["batch_text"],
         "texts": texts,
         "optimizer steps": _steps_for_people(steps),
+        "memory": resolved["memory"] or "not known; bigner plan says why",
         **{f"writes {name}": path for name, path in resolved["writes"].items()},
     }
     width = max(map(len, lines))

@@ -14,7 +14,7 @@ from bigner.__main__ import report
 from bigner.cli import run, strip_launcher_options
 from bigner.errors import ConfigError
 
-COMMANDS = ("validate", "lint", "schema", "train", "compare", "evaluate", "init")
+COMMANDS = ("validate", "plan", "lint", "schema", "train", "compare", "evaluate", "init")
 
 
 @pytest.fixture
@@ -124,7 +124,7 @@ def test_schema_is_a_json_schema_with_a_sentence_for_each_property(
 
 def test_validate_prints_the_plan(run_file: Path, capsys: pytest.CaptureFixture[str]) -> None:
     text = output_of(capsys, "validate", run_file)
-    assert "fsdp (reshard_after_forward True, reduce_dtype fp32)" in text
+    assert "fsdp (reshard_after_forward True, dp_replicate 1, reduce_dtype fp32)" in text
     assert "8 = 4 micro-batch x 2 accumulation x 1 ranks" in text
     assert "train 2" in text
     assert str(run_file.parent / "run" / "summary.json") in text

@@ -89,6 +89,7 @@ def run_file(tmp_path: Path) -> Path:
         (["schema"], set()),
         (["validate", "RUN"], set()),
         (["validate", "RUN", "--json", "data.unit=document"], set()),
+        (["plan", "RUN", "--gpus", "2"], set()),
         # Wrong input is told before anything is loaded that the run would want.
         (["train", "RUN", "data.test=nowhere"], set()),
         (["lint", "RUN", "data.train=FOLDER/damaged.conll"], set()),
@@ -107,6 +108,7 @@ def test_commands(arguments: list[str], needed: set[str], run_file: Path) -> Non
     ("command", "needed"),
     [
         ("validate", set()),
+        ("plan", set()),
         ("lint", set()),
         ("init", {"tokenizers"}),
         ("compare", {"numpy"}),

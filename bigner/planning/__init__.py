@@ -1,0 +1,1 @@
+"""Memory, traffic and time of a run on machines that are not at hand; torch-free but simulate."""

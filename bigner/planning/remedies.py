@@ -1,0 +1,114 @@
+"""What to change where a run does not fit, from what costs least to what costs most."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+
+from bigner.config.schema import FsdpStrategy, SingleStrategy, ZeroStrategy
+from bigner.planning.job import Job
+from bigner.planning.memory import memory_of
+
+MOST_RANKS = 1024
+
+
+@dataclass(frozen=True, slots=True)
+class Remedy:
+    """A change to a run, and what its peak would then be."""
+
+    change: str
+    """Fields and their values, as overrides."""
+    cost: str
+    peak_bytes: int
+    fits: bool
+
+
+def remedies(job: Job, memory_gib: float) -> list[Remedy]:
+    """Changes to a run that does not fit, each on top of those before it, up to the first that
+    suffices.
+    """
+    found = []
+    for change, cost, changed in _changes(job, memory_gib):
+        memory = memory_of(changed)
+        found.append(Remedy(change, cost, memory.peak.total, memory.fits(memory_gib)))
+        if found[-1].fits:
+            break
+    return found
+
+
+def _changes(job: Job, memory_gib: float) -> Iterator[tuple[str, str, Job]]:
+    if job.windows > 1:
+        fitting = largest_micro_batch(job, memory_gib) or 1
+        job = with_micro_batch(job, fitting)
+        yield (
+            f"training.micro_batch_size={fitting}",
+            "nothing but speed: more micro-batches make up the same global batch",
+            job,
+        )
+    if not job.checkpointing:
+        job = replace(job, checkpointing="selective")
+        yield "training.gradient_checkpointing=selective", "a few percent of time", job
+    if job.checkpointing == "selective":
+        job = replace(job, checkpointing=True)
+        yield "training.gradient_checkpointing=true", "about a third more time", job
+    if isinstance(job.strategy, FsdpStrategy) and not job.strategy.reshard_after_forward:
+        strategy = job.strategy.model_copy(update={"reshard_after_forward": True})
+        job = replace(job, strategy=strategy)
+        yield "strategy.reshard_after_forward=true", "one more all-gather in each micro-batch", job
+    if isinstance(job.strategy, FsdpStrategy) and job.replicas > 1:
+        job = replace(job, strategy=job.strategy.model_copy(update={"dp_replicate": 1}))
+        yield "strategy.dp_replicate=1", "gathers over all nodes", job
+    if isinstance(job.strategy, ZeroStrategy) and job.stage < 3:
+        job = replace(job, strategy=job.strategy.model_copy(update={"stage": 3}))
+        yield "strategy.stage=3", "one and a half times the traffic", job
+    if isinstance(job.strategy, SingleStrategy):
+        job = replace(job, strategy=FsdpStrategy(kind="fsdp"))
+        yield "strategy={kind: fsdp}", "a launch with torchrun", job
+    yield from _offloaded(job)
+    if (ranks := fewest_ranks(job, memory_gib)) is not None and ranks > job.ranks:
+        yield f"{ranks} GPUs", "more GPUs", replace(job, ranks=ranks)
+
+
+def _offloaded(job: Job) -> Iterator[tuple[str, str, Job]]:
+    if job.stage < 3 or job.offloads("optimizer"):
+        return
+    tuning = {**job.tuning, "offload_optimizer": {"device": "cpu"}}
+    yield (
+        "strategy.deepspeed_config=ds_configs/zero3_offload.json",
+        "an update at the speed of the host",
+        replace(job, tuning=tuning),
+    )
+
+
+def with_micro_batch(job: Job, windows: int) -> Job:
+    """The same with so many windows in a micro-batch, and as many in a step."""
+    accumulation = -(-job.accumulation * job.windows // windows)
+    return replace(job, tokens=windows * job.window, accumulation=accumulation)
+
+
+def largest_micro_batch(job: Job, memory_gib: float) -> int | None:
+    """The most windows of full length in a micro-batch that fit; None if not even one does."""
+    if not memory_of(with_micro_batch(job, 1)).fits(memory_gib):
+        return None
+    fits, too_many = 1, 2
+    while memory_of(with_micro_batch(job, too_many)).fits(memory_gib):
+        fits, too_many = too_many, 2 * too_many
+        if fits > 2**20:
+            break
+    while too_many - fits > 1:
+        middle = (fits + too_many) // 2
+        if memory_of(with_micro_batch(job, middle)).fits(memory_gib):
+            fits = middle
+        else:
+            too_many = middle
+    return fits
+
+
+def fewest_ranks(job: Job, memory_gib: float) -> int | None:
+    """The smallest power of two, times the copies of the model, that the run fits on."""
+    ranks = job.replicas
+    while ranks <= MOST_RANKS:
+        if memory_of(replace(job, ranks=ranks)).fits(memory_gib):
+            return ranks
+        ranks *= 2
+    return None
