@@ -117,6 +117,14 @@ class Running:
         # It is older than compilers and the like that it may have started.
         return min(pid for pid, env in self._processes() if f"RANK={rank}" in env)
 
+    def ranks(self) -> list[int]:
+        """The processes of all its ranks, without what they may have started."""
+        found: dict[str, list[int]] = {}
+        for pid, env in self._processes():
+            for rank in (variable for variable in env if variable.startswith("RANK=")):
+                found.setdefault(rank, []).append(pid)
+        return [min(pids) for pids in found.values()]
+
     def children(self) -> list[int]:
         """The processes that the started one has started itself."""
         folder = Path(f"/proc/{self.pid}/task/{self.pid}/children")
