@@ -4,8 +4,7 @@ Each case is a run of its own: a model of random weights under a strategy, two s
 micro-batches whose windows are all of full length. On a GPU the peak is that of torch's allocator.
 On processors it is resident memory less what the interpreter and its libraries had before there was
 a model, which counts differently from the plan: attention with dropout writes its weights out
-there, the C library keeps what was freed, and masks of dropout are wider. So there the table shows
-what grows with what, and dropout is off unless asked for.
+there, and masks of dropout are wider; so dropout is off unless asked for.
 
     python scripts/measure_peaks.py [--models xlm-roberta-base] [--strategies single,fsdp,zero]
         [--ranks 1,2] [--lengths 128,512] [--checkpointing false,true] [--precision fp32]
@@ -19,6 +18,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import os
 import subprocess
 import sys
 import tempfile
@@ -45,6 +45,8 @@ from bigner.planning.memory import memory_of
 from bigner.planning.model_config import find_shape
 from bigner.strategies import open_strategy
 
+GIVES_BACK = {"MALLOC_MMAP_THRESHOLD_": "65536", "MALLOC_MMAP_MAX_": "1000000"}
+"""Lets the C library give memory back to the system as soon as it is freed."""
 STEPS = 2
 ACCUMULATION = 2
 LABELS = ("PER", "LOC", "ORG", "MISC")
@@ -155,6 +157,7 @@ def measure(case: Case) -> dict[str, Any]:
             [*launcher, f"--nproc-per-node={case.ranks}", __file__, "--worker", str(folder)],
             check=True,
             stdout=sys.stderr,
+            env={**os.environ, **GIVES_BACK},
         )
         config = case.run_config(folder)
         found = [json.loads(path.read_text()) for path in folder.glob("rank-*.json")]

@@ -142,6 +142,14 @@ REFUSED_KEYS: dict[str, dict[str, str]] = {
         "round_robin_gradients": "it deals masters out in an order that is not known outside",
         "cpu_offload": "it is DeepSpeed's old name for offload_optimizer",
         "cpu_offload_param": "it is DeepSpeed's old name for offload_param",
+        **dict.fromkeys(
+            (
+                "zero_quantized_weights",
+                "zero_quantized_nontrainable_weights",
+                "zero_quantized_gradients",
+            ),
+            "it rounds weights or gradients to 8 or 4 bits on their way, and results would differ",
+        ),
     },
     "zero_optimization.offload_param": dict.fromkeys(
         ("nvme_path", "buffer_count", "buffer_size"), _NO_NVME

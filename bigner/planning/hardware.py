@@ -63,7 +63,9 @@ def gpu_named(name: str) -> Gpu:
         UserError: it is not known here.
     """
     if name not in GPUS:
-        raise UserError(f"--gpu {name!r} is none of {', '.join(GPUS)}; or give --memory-gib")
+        raise UserError(
+            f"--gpu {name!r} is none of {', '.join(GPUS)}; or leave it out and give --memory-gib"
+        )
     return GPUS[name]
 
 

@@ -188,4 +188,4 @@ def verdict(job: Job) -> str:
     roomy = [gpu for gpu in GPUS.values() if memory_of(job).fits(gpu.memory_gib)]
     smallest = min(roomy, key=lambda gpu: gpu.memory_gib, default=None)
     says = "more than any GPU has" if smallest is None else f"fits {smallest.name} and larger"
-    return f"{_gib(peak.total):,.1f} GiB a rank, at the peak in the {peak.phase}; {says}"
+    return f"{_gib(peak.total):,.2f} GiB a rank, at the peak in the {peak.phase}; {says}"
