@@ -25,6 +25,8 @@ class Job:
     ranks: int
     tokens: int
     """Pieces that a rank computes at once in training."""
+    batching: Literal["samples", "tokens"]
+    """How the run file measures them."""
     window: int
     """Pieces in a window."""
     accumulation: int
@@ -102,6 +104,7 @@ def job_of(config: RunConfig, shape: ModelShape, ranks: int) -> Job:
         tuning=_tuning(config.strategy),
         ranks=ranks,
         tokens=tokens,
+        batching=training.batching,
         window=window,
         accumulation=accumulation,
         evaluation_tokens=max(at_once, window),

@@ -37,11 +37,20 @@ def remedies(job: Job, memory_gib: float) -> list[Remedy]:
 
 
 def _changes(job: Job, memory_gib: float) -> Iterator[tuple[str, str, Job]]:
-    if job.windows > 1:
+    if memory_of(job).peak.phase == "evaluation" and job.evaluation_tokens > job.window:
+        job = replace(job, evaluation_tokens=job.window)
+        yield (
+            f"evaluation.batch_tokens={job.window}, no evaluation.batch_size",
+            "slower evaluation",
+            job,
+        )
+    if job.windows > 1 and memory_of(job).peak.phase != "evaluation":
         fitting = largest_micro_batch(job, memory_gib) or 1
         job = with_micro_batch(job, fitting)
+        size = {"samples": ("size", fitting), "tokens": ("tokens", fitting * job.window)}
+        name, value = size[job.batching]
         yield (
-            f"training.micro_batch_size={fitting}",
+            f"training.micro_batch_{name}={value}",
             "nothing but speed: more micro-batches make up the same global batch",
             job,
         )

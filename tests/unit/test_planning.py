@@ -59,6 +59,7 @@ def job(
         tuning={},
         ranks=ranks,
         tokens=windows * 512,
+        batching="samples",
         window=512,
         accumulation=1,
         evaluation_tokens=8192,
@@ -204,6 +205,18 @@ def test_remedies_end_with_one_that_suffices() -> None:
     assert found[0].change == "training.micro_batch_size=1"
     assert found[-1].change == "4 GPUs"
     assert fewest_ranks(made, 80.0) == 4
+
+
+def test_remedies_speak_of_what_is_in_the_run_file() -> None:
+    by_tokens = remedies(job(windows=64, ranks=1, batching="tokens"), 24.0)
+    assert by_tokens[0].change.startswith("training.micro_batch_tokens=")
+    predicting = job(windows=1, ranks=8, evaluation_tokens=512 * 2048)
+    assert memory_of(predicting).peak.phase == "evaluation"
+    first = remedies(predicting, 12.0)[0]
+    assert (first.change, first.fits) == (
+        "evaluation.batch_tokens=512, no evaluation.batch_size",
+        True,
+    )
 
 
 def test_deepspeeds_own_estimators_say_the_same() -> None:
