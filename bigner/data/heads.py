@@ -76,7 +76,10 @@ class Heads(Sequence[Head]):
         """
         if described is None:
             return cls.single(LabelSet.from_id2label(dict(enumerate(names))))
-        items = described.items() if isinstance(described, Mapping) else ()
+        items = list(described.items()) if isinstance(described, Mapping) else []
+        # transformers sorts what it writes; the logits have kept their order.
+        order = {name.partition(":")[0]: place for place, name in enumerate(names)}
+        items.sort(key=lambda item: order.get(str(item[0]), 0))
         try:
             heads = cls([(str(name), one["kind"], _label_set(**one)) for name, one in items])
         except (KeyError, TypeError, AttributeError):

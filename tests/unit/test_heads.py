@@ -9,6 +9,7 @@ from typing import Any
 import datasets
 import numpy as np
 import pytest
+from transformers import XLMRobertaConfig
 
 from bigner.config.load import load_config
 from bigner.config.schema import DataConfig, ModelConfig
@@ -266,6 +267,15 @@ def test_a_sample_of_a_split(tmp_path: Path, unit: str) -> None:
 # ---------------------------------------------------------------- the model's config
 
 HEADS = Heads([("a", "tags", LabelSet.of_types(["X"])), ("b", "classes", LabelSet(("N", "V")))])
+
+
+def test_heads_are_in_the_order_of_their_logits_whatever_transformers_sorts(tmp_path: Path) -> None:
+    heads = Heads([("b", "tags", LabelSet.of_types(["X"])), ("a", "classes", LabelSet(("N", "V")))])
+    config = XLMRobertaConfig(id2label=dict(enumerate(heads.names_of_logits)))
+    config.bigner_heads = heads.described()
+    config.save_pretrained(tmp_path)
+    assert list(json.loads((tmp_path / "config.json").read_text())["bigner_heads"]) == ["a", "b"]
+    assert list(heads_of(tmp_path)) == list(heads)
 
 
 def test_the_config_leads_back_to_the_heads() -> None:
