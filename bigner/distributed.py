@@ -204,7 +204,7 @@ def start(*, sharded: bool, timeout: timedelta = timedelta(minutes=10)) -> World
             f"strategy 'single' runs in one process and {size} were launched; "
             f"use `bigner train`, or set strategy.kind to fsdp or zero"
         )
-    device = _choose_device(local_rank)
+    device = choose_device(local_rank)
     if device.type == "cuda":
         torch.cuda.set_device(device)
     elif size > 1 and "OMP_NUM_THREADS" not in os.environ:
@@ -228,7 +228,12 @@ def _join(device: torch.device, timeout: timedelta, *, launched: bool) -> Any:
     return dist.new_group(backend="gloo", timeout=timeout) if backend == "nccl" else None
 
 
-def _choose_device(local_rank: int) -> torch.device:
+def choose_device(local_rank: int) -> torch.device:
+    """The GPU of a local rank, or the processor.
+
+    Raises:
+        LaunchError: there are GPUs, but none for this rank.
+    """
     if os.environ.get("DS_ACCELERATOR", "cuda") != "cuda" or not torch.cuda.is_available():
         return torch.device("cpu")
     if local_rank >= torch.cuda.device_count():

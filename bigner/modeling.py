@@ -198,7 +198,7 @@ def check_fits(model: PreTrainedModel, tokenizer: PreTrainedTokenizerFast, max_l
     Raises:
         ModelError: the tokenizer or ``data.max_length`` does not fit the model.
     """
-    limit = _longest_window(model)
+    limit = longest_window(model)
     if limit is not None and max_length > limit:
         raise ModelError(
             f"data.max_length {max_length} is more than the {limit} pieces this model has "
@@ -212,7 +212,7 @@ def check_fits(model: PreTrainedModel, tokenizer: PreTrainedTokenizerFast, max_l
         )
 
 
-def _longest_window(model: PreTrainedModel) -> int | None:
+def longest_window(model: PreTrainedModel) -> int | None:
     """Positions the model can tell apart; None where they are relative."""
     table = getattr(getattr(model.base_model, "embeddings", None), "position_embeddings", None)
     if isinstance(table, nn.Embedding):

@@ -74,11 +74,12 @@ def write_predictions(
 def _as_columns(words: Sentences, gold: Sentences, predicted: Sentences) -> Iterator[str]:
     between = ""
     for columns in zip(words, gold, predicted, strict=True):
-        yield between + "".join(_line(*word) for word in zip(*columns, strict=True))
+        yield between + "".join(column_line(*word) for word in zip(*columns, strict=True))
         between = "\n"
 
 
-def _line(*fields: str) -> str:
+def column_line(*fields: str) -> str:
+    """Fields with tabs between, as one line whatever is in them."""
     return "\t".join(field.translate(_BREAKS) for field in fields) + "\n"
 
 

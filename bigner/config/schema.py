@@ -44,6 +44,11 @@ def _possible_path(value: object) -> object:
 FilePath = Annotated[Path, Strict(False), BeforeValidator(_possible_path)]
 
 
+def default_cache_root() -> Path:
+    """Where what was prepared is kept, unless a run file says otherwise."""
+    return Path(os.environ.get("BIGNER_CACHE") or Path.home() / ".cache" / "bigner")
+
+
 class Section(BaseModel):
     """A part of the run config: frozen, typed strictly, closed to unknown keys."""
 
@@ -249,8 +254,7 @@ class DataConfig(Section):
 
     def cache_root(self) -> Path:
         """`cache_dir`, or its default."""
-        default = os.environ.get("BIGNER_CACHE") or Path.home() / ".cache" / "bigner"
-        return self.cache_dir or Path(default)
+        return self.cache_dir or default_cache_root()
 
     def source(self, split: Split) -> str | None:
         """What the config names as the data of ``split``, if anything."""

@@ -35,7 +35,7 @@ _KEPT = (
     torch.ops.aten._scaled_dot_product_flash_attention_for_cpu.default,
 )
 
-__all__ = ["PendingOutcome", "Shard", "StepOutcome", "Strategy", "open_strategy"]
+__all__ = ["PendingOutcome", "Shard", "StepOutcome", "Strategy", "open_strategy", "open_whole"]
 
 
 def open_strategy(
@@ -67,9 +67,7 @@ def open_strategy(
     trained = config.training if training else None
     match config.strategy:
         case SingleStrategy():
-            from bigner.strategies.single import Single  # noqa: PLC0415
-
-            return Single(model, trained, config.precision, world)
+            return _single(model, trained, config.precision, world)
         case FsdpStrategy() as strategy:
             from bigner.strategies.fsdp import Fsdp  # noqa: PLC0415
 
@@ -84,6 +82,26 @@ def open_strategy(
                 config.precision,
                 world,
             )
+
+
+def open_whole(model: PreTrainedModel, precision: Precision, world: World) -> Strategy:
+    """The whole of ``model``, which is shapes alone yet, on this process's device, to predict with.
+
+    Nothing it does is collective: processes need not go in lockstep.
+
+    Raises:
+        LaunchError: the device cannot compute the precision.
+    """
+    check_precision(precision, world.device)
+    return _single(model, None, precision, world)
+
+
+def _single(
+    model: PreTrainedModel, training: TrainingConfig | None, precision: Precision, world: World
+) -> Strategy:
+    from bigner.strategies.single import Single  # noqa: PLC0415
+
+    return Single(model, training, precision, world)
 
 
 def shard_fake_model(

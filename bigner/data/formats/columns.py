@@ -64,12 +64,29 @@ def read(data: DataConfig, split: Split) -> Iterator[Sentence]:
     document = -1
     for path in source_files(data, split):
         lines = read_lines(path)
-        table = _table(path, lines, data)
+        table = _table(path, lines, _wanted(data), data.separator)
         if table is None:
             continue
         for starts_document, words, tags, numbers in _sentences(table, lines):
             document += starts_document
             yield Sentence(words, tags, document, table.file, numbers)
+
+
+def read_words(path: Path, column: int | str) -> Iterator[tuple[int, list[str]]]:
+    """The words of each sentence of a column file, with the line of the first.
+
+    Args:
+        path: of the file, which needs no other columns.
+        column: of the words, from 0 or as the file's header names it.
+
+    Raises:
+        DataError: as ``read``.
+    """
+    lines = read_lines(path)
+    table = _table(path, lines, [("the column of words", column)], "auto")
+    if table is not None:
+        for _, words, _, numbers in _sentences(table, lines):
+            yield numbers[0], words
 
 
 class _Kind(Enum):
@@ -266,7 +283,9 @@ def _line_by_line(
     return starts_document
 
 
-def _table(path: Path, lines: list[str], data: DataConfig) -> _Table | None:
+def _table(
+    path: Path, lines: list[str], wanted: list[tuple[str, int | str]], separator: str
+) -> _Table | None:
     """How the rows of a file are built, by its header and first row; None if it has no row.
 
     Raises:
@@ -276,15 +295,15 @@ def _table(path: Path, lines: list[str], data: DataConfig) -> _Table | None:
     if first_row is None:
         return None
     row = lines[first_row - 1]
-    split_at_tabs = data.separator != "whitespace" and (data.separator == "tab" or "\t" in row)
-    split = _SPLITTERS[data.separator]
+    split_at_tabs = separator != "whitespace" and (separator == "tab" or "\t" in row)
+    split = _SPLITTERS[separator]
     headers = (_HEADER.match(line) for line in lines[: first_row - 1])
     names = next((tuple(_CELLS.findall(header[1])) for header in headers if header), ())
     width = len(split(row))
     if names and len(names) != width:
         reason = f"{_counted(width)}, and the header of the file names {len(names)}: {_shown(row)}"
         raise DataError.at(path, first_row, reason)
-    words, *tags = _columns(data, names, width, f"{path}:{first_row}")
+    words, *tags = _columns(wanted, names, width, f"{path}:{first_row}")
     return _Table(
         file=str(path),
         first_row=first_row,
@@ -292,7 +311,7 @@ def _table(path: Path, lines: list[str], data: DataConfig) -> _Table | None:
         names=names,
         words=words,
         tags=tuple(tags),
-        fields=tuple(field for field, _ in _wanted(data)),
+        fields=tuple(field for field, _ in wanted),
         split_at_tabs=split_at_tabs,
         split=split,
     )
@@ -323,18 +342,20 @@ def _wanted(data: DataConfig) -> list[tuple[str, int | str]]:
     return [("data.columns.words", data.words_column()), *data.tag_fields().values()]
 
 
-def _columns(data: DataConfig, names: tuple[str, ...], width: int, place: str) -> list[int]:
+def _columns(
+    wanted: list[tuple[str, int | str]], names: tuple[str, ...], width: int, place: str
+) -> list[int]:
     """Columns of the words and of each head's tags, counted from 0."""
     found: dict[int, tuple[str, int | str]] = {}
-    for field, wanted in _wanted(data):
-        column = _column(wanted, field, names, width, place)
+    for field, said in wanted:
+        column = _column(said, field, names, width, place)
         if column in found:
-            other, said = found[column]
+            other, before = found[column]
             raise DataError(
-                f"{place}: {other} {said!r} and {field} {wanted!r} are the same column of {width}; "
+                f"{place}: {other} {before!r} and {field} {said!r} are the same column of {width}; "
                 f"see data.columns and data.separator"
             )
-        found[column] = field, wanted
+        found[column] = field, said
     return list(found)
 
 

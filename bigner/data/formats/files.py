@@ -39,7 +39,7 @@ def source_files(data: DataConfig, split: Split) -> list[Path]:
         raise DataError(
             one_line(f"data.{split}", f"nothing at {source!r:.1000} (seen from {Path.cwd()})")
         )
-    files = sorted({file for match in matches for file in _files_of(Path(match))})
+    files = sorted({file for match in matches for file in files_of(Path(match))})
     if not files:
         raise DataError(f"data.{split}: the folder {source!r} holds no file")
     for file in files:
@@ -57,23 +57,39 @@ def read_lines(path: Path) -> list[str]:
         DataError: the file cannot be read, is not UTF-8, or has bare carriage returns.
     """
     try:
-        text = path.read_bytes().decode("utf-8-sig")
-    except UnicodeDecodeError as error:
-        # `object` rather than the bytes read: the codec counts its offsets behind the BOM.
-        line = error.object.count(b"\n", 0, error.start) + 1
-        byte = error.object[error.start]
-        raise DataError.at(
-            path, line, f"byte 0x{byte:02x} is not UTF-8; convert the file, for example with iconv"
-        ) from None
+        data = path.read_bytes()
     except OSError as error:
         raise DataError(f"{path}: cannot be read: {error.strerror}") from None
-    text = text.replace("\r\n", "\n")
+    text = decoded(data, path).removeprefix("\ufeff").replace("\r\n", "\n")
     if "\r" in text:
         line = text.count("\n", 0, text.index("\r")) + 1
         raise DataError.at(
             path, line, "a carriage return without a line feed; convert the line ends to LF"
         )
     return text.split("\n")
+
+
+def decoded(data: bytes, source: Path | str, first_line: int = 1) -> str:
+    """UTF-8 as text, with whatever ends its lines and a BOM if there is one.
+
+    Args:
+        data: all of a file, or some of its lines.
+        source: the file.
+        first_line: number of the first line.
+
+    Raises:
+        DataError: it is not UTF-8.
+    """
+    try:
+        return data.decode("utf-8")
+    except UnicodeDecodeError as error:
+        line = data.count(b"\n", 0, error.start) + first_line
+        raise DataError.at(
+            source,
+            line,
+            f"byte 0x{data[error.start]:02x} is not UTF-8; convert the file, for example with "
+            f"iconv",
+        ) from None
 
 
 def read_objects(path: Path) -> Iterator[tuple[int, dict[str, object]]]:
@@ -85,26 +101,35 @@ def read_objects(path: Path) -> Iterator[tuple[int, dict[str, object]]]:
     for number, line in enumerate(read_lines(path), start=1):
         if not line.strip(_BLANK):
             continue
-        try:
-            value = json.loads(line)
-        except json.JSONDecodeError as error:
-            raise DataError.at(
-                path,
-                number,
-                f"not JSON: {error.msg} at character {error.colno}; "
-                f"the file needs one whole JSON object a line",
-            ) from None
-        except (ValueError, RecursionError) as error:
-            # Numbers of thousands of digits, brackets thousands deep.
-            raise DataError.at(path, number, f"JSON that cannot be read: {error}") from None
-        if not isinstance(value, dict):
-            raise DataError.at(
-                path,
-                number,
-                f"a JSON {type(value).__name__} where an object is needed; "
-                f"the file needs one JSON object a line",
-            )
-        yield number, value
+        yield number, parsed_object(line, path, number)
+
+
+def parsed_object(line: str, path: Path, number: int) -> dict[str, object]:
+    """The JSON object that a line is.
+
+    Raises:
+        DataError: it is not JSON, or not an object.
+    """
+    try:
+        value = json.loads(line)
+    except json.JSONDecodeError as error:
+        raise DataError.at(
+            path,
+            number,
+            f"not JSON: {error.msg} at character {error.colno}; "
+            f"the file needs one whole JSON object a line",
+        ) from None
+    except (ValueError, RecursionError) as error:
+        # Numbers of thousands of digits, brackets thousands deep.
+        raise DataError.at(path, number, f"JSON that cannot be read: {error}") from None
+    if not isinstance(value, dict):
+        raise DataError.at(
+            path,
+            number,
+            f"a JSON {type(value).__name__} where an object is needed; "
+            f"the file needs one JSON object a line",
+        )
+    return value
 
 
 def _glob(pattern: str) -> list[str]:
@@ -112,7 +137,8 @@ def _glob(pattern: str) -> list[str]:
     return glob(pattern, recursive=True)  # noqa: PTH207
 
 
-def _files_of(path: Path) -> list[Path]:
+def files_of(path: Path) -> list[Path]:
+    """A file, or all files below a folder but hidden ones."""
     if not path.is_dir():
         return [path]
     # Broken links are kept, so that they are reported and not passed over.
