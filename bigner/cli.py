@@ -8,7 +8,7 @@ import shlex
 import sys
 from datetime import timedelta
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, cast, get_args
+from typing import TYPE_CHECKING, Annotated, Any, cast
 
 import typer
 
@@ -268,6 +268,112 @@ def evaluate(
 
 
 @app.command()
+def predict(  # noqa: PLR0913, PLR0917
+    texts: Annotated[
+        Path,
+        typer.Argument(
+            metavar="INPUT",
+            help="A text file, JSON lines with a field text, a column file, a folder of these, or "
+            "- for text on standard input.",
+        ),
+    ],
+    output: Annotated[
+        Path,
+        typer.Argument(
+            metavar="OUTPUT",
+            help="A file that is not there yet, or is half done by the same command; - for "
+            "standard output.",
+        ),
+    ],
+    model: Annotated[Path, typer.Option(metavar="DIR", help="An exported model.")],
+    output_format: Annotated[
+        str, typer.Option("--format", help="Of the output: jsonl, columns or html.")
+    ] = "jsonl",
+    aggregation: Annotated[
+        str,
+        typer.Option(
+            help="word: the first piece of a word decides, as in training; simple, first, average "
+            "or max: as in transformers' pipeline."
+        ),
+    ] = "word",
+    head: Annotated[
+        str | None,
+        typer.Option(metavar="NAME", help="The head; the first that tells tags, if not given."),
+    ] = None,
+    words: Annotated[
+        str,
+        typer.Option(
+            help="What separates words in running text: punctuation (and white space), or "
+            "whitespace alone."
+        ),
+    ] = "punctuation",
+    input_format: Annotated[
+        str | None,
+        typer.Option(help="Of the input: text, jsonl or columns; by its suffix, if not given."),
+    ] = None,
+    lines: Annotated[
+        bool, typer.Option("--lines", help="Each line of a text file is a text of its own.")
+    ] = False,
+    column: Annotated[
+        str,
+        typer.Option(help="Of the words in column files: a number from 0, or a header's name."),
+    ] = "0",
+    max_length: Annotated[
+        int | None,
+        typer.Option(help="Pieces in a window; 256 or what the model can, if not given."),
+    ] = None,
+    stride: Annotated[int, typer.Option(help="Words that neighbouring windows share.")] = 32,
+    batch_tokens: Annotated[
+        int, typer.Option(help="Pieces that a process computes at once.")
+    ] = 8192,
+    precision: Annotated[str, typer.Option(help="fp32, bf16 or fp16.")] = "fp32",
+    trust_remote_code: Annotated[
+        bool, typer.Option("--trust-remote-code", help="Run Python code that lies with the model.")
+    ] = False,
+) -> None:
+    """Find entities in texts of any length; alone or under torchrun."""
+    from bigner.prediction.options import OutputFormat, TaggerOptions  # noqa: PLC0415
+    from bigner.prediction.sources import source_of  # noqa: PLC0415
+
+    options = TaggerOptions(
+        head=head,
+        aggregation=cast(Any, aggregation),
+        words=cast(Any, words),
+        max_length=max_length,
+        stride=stride,
+        batch_tokens=batch_tokens,
+        precision=_chosen("--precision", precision, Precision),
+        trust_remote_code=trust_remote_code,
+    )
+    chosen: OutputFormat = _chosen("--format", output_format, OutputFormat)
+    _require_word_tags(chosen, aggregation)
+    model_dir = _model_folder(model)
+    source = source_of(texts, input_format, lines=lines, column=column)
+    _require_place_beside(output, texts)
+    survey = None
+    if os.environ.get("RANK", "0") == "0":
+        # Before torch is loaded, and before others wait for what is wrong.
+        source = source.with_standard_input()
+        survey = source.surveyed()
+    with collector.loading():
+        from bigner.commands.predict import predict as run  # noqa: PLC0415
+        from bigner.config.checks import launched_world_size  # noqa: PLC0415
+        from bigner.distributed import start  # noqa: PLC0415
+
+    # Ranks meet once a chunk, and a chunk may take long on a processor.
+    world = start(sharded=launched_world_size() > 1, timeout=timedelta(hours=1))
+    run(
+        source,
+        output,
+        world,
+        model_dir=model_dir,
+        options=options,
+        output_format=chosen,
+        survey=survey,
+    )
+
+
+@app.command()
 def export(
     checkpoint: Annotated[
         Path, typer.Argument(metavar="CHECKPOINT", help="RUN_DIR/checkpoints/step-00000500")
@@ -279,7 +385,7 @@ def export(
     ] = 8,
 ) -> None:
     """Write a checkpoint's whole weights as a plain transformers folder."""
-    chosen = _precision(dtype)
+    chosen: Precision = _chosen("--dtype", dtype, Precision)
     with collector.loading():
         from bigner.commands.export import export as run  # noqa: PLC0415
 
@@ -350,13 +456,33 @@ def _split(name: str) -> Split:
     raise UserError(f"--split must be {', '.join(SPLITS)}; got {name!r}")
 
 
-def _precision(name: str) -> Precision:
+def _chosen(option: str, value: str, choices: Any) -> Any:
+    """The value of an option that is one of a Literal's."""
+    from bigner.prediction.options import require_choice  # noqa: PLC0415
+
+    require_choice(option, value, choices)
+    return value
+
+
+def _require_word_tags(output_format: str, aggregation: str) -> None:
     from bigner.errors import UserError  # noqa: PLC0415
 
-    for precision in get_args(Precision):
-        if precision == name:
-            return cast(Precision, precision)
-    raise UserError(f"--dtype must be {', '.join(get_args(Precision))}; got {name!r}")
+    if output_format == "columns" and aggregation == "simple":
+        raise UserError(
+            "--format columns gives each word a tag, and --aggregation simple each of its pieces; "
+            "choose word, first, average or max"
+        )
+
+
+def _require_place_beside(output: Path, texts: Path) -> None:
+    """Refuse an output without a place, or one that the next attempt would take for input."""
+    from bigner.errors import UserError  # noqa: PLC0415
+
+    if output == Path("-"):
+        return
+    _require_place_for(output, "OUTPUT")
+    if texts.resolve() in (output.resolve(), *output.resolve().parents):
+        raise UserError(f"OUTPUT {str(output)!r} lies in INPUT; name a file somewhere else")
 
 
 def _model_folder(folder: Path) -> Path:

@@ -69,6 +69,7 @@ def loaded(code: str, *arguments: str | Path) -> set[str]:
 def run_file(tmp_path: Path) -> Path:
     (tmp_path / "train.conll").write_text("Anna B-PER\nsleeps O\n\nOslo B-LOC\n")
     (tmp_path / "damaged.conll").write_text("Anna B-PER\nsleeps\n")
+    (tmp_path / "damaged.jsonl").write_text('{"text": "Anna sleeps"}\n{"text": 3}\n')
     (tmp_path / "zero.json").write_text('{"zero_optimization": {"reduce_bucket_size": 5e8}}')
     path = tmp_path / "run.yaml"
     path.write_text(
@@ -93,6 +94,8 @@ def run_file(tmp_path: Path) -> Path:
         # Wrong input is told before anything is loaded that the run would want.
         (["train", "RUN", "data.test=nowhere"], set()),
         (["lint", "RUN", "data.train=FOLDER/damaged.conll"], set()),
+        (["predict", "--model", "FOLDER", "FOLDER/nothing.txt", "-"], set()),
+        (["predict", "--model", "FOLDER", "FOLDER/damaged.jsonl", "-"], set()),
         (["compare", "FOLDER"], {"numpy"}),
         (["init", "FOLDER/project"], {"tokenizers"}),
     ],
@@ -123,6 +126,14 @@ def test_modules(command: str, needed: set[str]) -> None:
     assert modules & HEAVY - OF_SCORING <= needed
     assert {"torch", "numpy"} & needed <= modules
     assert modules & {f"bigner.strategies.{kind}" for kind in ("single", "fsdp", "zero")} == set()
+
+
+def test_the_package_names_the_tagger_without_loading_it() -> None:
+    assert loaded(MODULE, "bigner") & HEAVY == set()
+    asked = loaded("import sys, bigner; bigner.Tagger; print('loaded', *sys.modules)")
+    assert {"torch", "bigner.prediction.tagger"} <= asked
+    assert asked & HEAVY <= OF_TRAINING
+    assert asked & {f"bigner.strategies.{kind}" for kind in ("single", "fsdp", "zero")} == set()
 
 
 @pytest.mark.parametrize("command", ["evaluate", "train"])

@@ -1,0 +1,63 @@
+"""What can be chosen where texts are tagged."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, Literal, get_args
+
+from bigner.config.schema import Precision
+from bigner.errors import UserError
+
+Aggregation = Literal["word", "simple", "first", "average", "max"]
+"""How the pieces of a word come to one label: ``word`` as in training and evaluation, the others as
+in transformers' pipeline."""
+WordRule = Literal["punctuation", "whitespace"]
+"""How running text is cut into words, see ``bigner.prediction.words``."""
+OutputFormat = Literal["jsonl", "columns", "html"]
+
+SHORTEST_WINDOW = 8
+
+
+@dataclass(frozen=True, slots=True)
+class TaggerOptions:
+    """How a model is asked.
+
+    Raises:
+        UserError: a value that is none of those there are.
+    """
+
+    head: str | None = None
+    """The head that is asked; the first that tells tags, if not given."""
+    aggregation: Aggregation = "word"
+    words: WordRule = "punctuation"
+    max_length: int | None = None
+    """Pieces in a window; 256, or what the model has positions for, if not given."""
+    stride: int = 32
+    """Words that neighbouring windows of a text share; at most half a window."""
+    batch_tokens: int = 8192
+    """Pieces that are computed at once; a longer window goes by itself."""
+    precision: Precision = "fp32"
+    trust_remote_code: bool = False
+
+    def __post_init__(self) -> None:
+        require_choice("aggregation", self.aggregation, Aggregation)
+        require_choice("words", self.words, WordRule)
+        require_choice("precision", self.precision, Precision)
+        _require_at_least("max_length", self.max_length, SHORTEST_WINDOW)
+        _require_at_least("stride", self.stride, 0)
+        _require_at_least("batch_tokens", self.batch_tokens, SHORTEST_WINDOW)
+
+
+def require_choice(name: str, value: object, choices: Any) -> None:
+    """Refuse what is none of a Literal's values.
+
+    Raises:
+        UserError: it is none of them.
+    """
+    if value not in get_args(choices):
+        raise UserError(f"{name} must be {', '.join(get_args(choices))}; got {value!r}")
+
+
+def _require_at_least(name: str, value: int | None, least: int) -> None:
+    if value is not None and value < least:
+        raise UserError(f"{name} must be {least} or more; got {value}")

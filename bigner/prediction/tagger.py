@@ -1,0 +1,211 @@
+"""An exported model as something that is called with texts."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import overload
+
+import torch
+
+from bigner import collector
+from bigner.config.checks import is_folder
+from bigner.config.schema import ModelConfig, Precision, default_cache_root
+from bigner.data.heads import Head, Heads
+from bigner.distributed import World, choose_device
+from bigner.errors import DataError, ModelError, UserError
+from bigner.modeling import build_model, check_fits, heads_of, load_tokenizer, longest_window
+from bigner.packing import pack_attention, padding_note
+from bigner.prediction.chunks import chunks_of
+from bigner.prediction.entities import Entity, EntityFinder, PieceSpans
+from bigner.prediction.options import Aggregation, TaggerOptions, WordRule
+from bigner.prediction.units import read_units
+from bigner.prediction.windows import WindowMaker
+from bigner.prediction.words import SplitText
+from bigner.strategies import open_whole
+from bigner.weights import InitialWeights
+
+_MAX_LENGTH = 256
+
+
+@dataclass(frozen=True, slots=True)
+class Tagged:
+    """What a model says of a text."""
+
+    tags: list[str]
+    """In IOB2, of each word; none where the pieces of a word were asked one by one."""
+    entities: list[Entity]
+
+
+class Tagger:
+    """Finds entities in texts of any length, with the whole model in this process.
+
+    Args:
+        model_dir: a transformers folder whose labels are IOB2 tags, or those of its heads.
+        options: how it is asked.
+        device: where it computes; this process's GPU if there is one, if not given.
+
+    Raises:
+        UserError: the folder holds no such model, or it does not fit the options.
+    """
+
+    def __init__(
+        self, model_dir: Path, options: TaggerOptions, device: torch.device | None = None
+    ) -> None:
+        if not is_folder(model_dir):
+            raise ModelError(f"there is no model folder {model_dir}; name an exported model")
+        heads = heads_of(model_dir)
+        self.head = _chosen(heads, options.head)
+        """The head that is asked."""
+        self.options = options
+        """How it is asked; of another aggregation or rule for words the next call knows."""
+        described = ModelConfig(
+            # Absolute, for transformers would look up a short relative name on the Hub.
+            name_or_path=str(model_dir.resolve()),
+            trust_remote_code=options.trust_remote_code,
+        )
+        with collector.paused():
+            self._tokenizer = load_tokenizer(described)
+        model = build_model(described, heads.names_of_logits)
+        max_length = _window(longest_window(model), options.max_length)
+        check_fits(model, self._tokenizer, max_length)
+        weights = InitialWeights(
+            described, model, seed=0, cache_root=default_cache_root(), new_head=False
+        )
+        self.padding_note = padding_note(model, wanted=True)
+        """What to tell of windows that are padded; None where they are packed."""
+        packing = pack_attention(model, wanted=True)
+        device = device or choose_device(int(os.environ.get("LOCAL_RANK", "0")))
+        self._strategy = open_whole(model, options.precision, World(device=device))
+        weights.fill(self._strategy.shards())
+        self._strategy.publish()
+        self._windows = WindowMaker(
+            self._tokenizer,
+            max_length=max_length,
+            stride=options.stride,
+            device=device,
+            packing=packing,
+        )
+        self._finder = EntityFinder(self.head.labels.tags)
+
+    @classmethod
+    def load(  # noqa: PLR0913
+        cls,
+        model_dir: str | Path,
+        *,
+        head: str | None = None,
+        aggregation: Aggregation = "word",
+        words: WordRule = "punctuation",
+        max_length: int | None = None,
+        stride: int = 32,
+        batch_tokens: int = 8192,
+        precision: Precision = "fp32",
+        device: str | torch.device | None = None,
+        trust_remote_code: bool = False,
+    ) -> Tagger:
+        """The tagger of an exported model; see ``TaggerOptions``.
+
+        Raises:
+            UserError: as the class.
+        """
+        options = TaggerOptions(
+            head=head,
+            aggregation=aggregation,
+            words=words,
+            max_length=max_length,
+            stride=stride,
+            batch_tokens=batch_tokens,
+            precision=precision,
+            trust_remote_code=trust_remote_code,
+        )
+        return cls(Path(model_dir), options, None if device is None else torch.device(device))
+
+    @overload
+    def __call__(self, texts: str) -> list[Entity]: ...  # type: ignore[overload-overlap]
+
+    @overload
+    def __call__(self, texts: Sequence[str]) -> list[list[Entity]]: ...
+
+    def __call__(self, texts: str | Sequence[str]) -> list[Entity] | list[list[Entity]]:
+        """The entities of a text, or of each of several, in order.
+
+        Raises:
+            DataError: a text has half a surrogate pair, which no tokenizer can encode.
+        """
+        if isinstance(texts, str):
+            return self([texts])[0]
+        given = list(texts)
+        for number, text in enumerate(given):
+            _require_text(text, number)
+        split = (SplitText.of(text, self.options.words) for text in given)
+        return [
+            tagged.entities
+            for chunk in chunks_of(split, lambda one: len(one.text))
+            for tagged in self.tag(chunk)
+        ]
+
+    def tag(self, texts: Sequence[SplitText]) -> list[Tagged]:
+        """Tags and entities of some texts, all at once."""
+        words = [text.strings() for text in texts]
+        if not any(words):
+            return [Tagged([], []) for _ in texts]
+        split, collate = self._windows.windows([one for one in words if one])
+        how = self.options.aggregation
+        units = read_units(
+            self._strategy,
+            self.head,
+            split,
+            collate,
+            batch_tokens=self.options.batch_tokens,
+            aggregation=how,
+        )
+        if how == "simple":
+            found = self._finder.find(texts, units, PieceSpans(self._tokenizer))
+            return [Tagged([], entities) for entities in found]
+        all_words = units.of_all_words(sum(map(len, words)), self.head.default_id)
+        # As in evaluation, a word without pieces is O; a pipeline has never heard of it.
+        found = self._finder.find(texts, all_words if how == "word" else units, None)
+        ids = iter(all_words.ids.tolist())
+        names = self.head.labels.tags
+        tags = [[names[next(ids)] for _ in one] for one in words]
+        return [Tagged(*both) for both in zip(tags, found, strict=True)]
+
+
+def _chosen(heads: Heads, name: str | None) -> Head:
+    """The head of a name, or the first that tells tags."""
+    known = ", ".join(f"{head.name} ({head.kind})" for head in heads)
+    if name is None:
+        for head in heads:
+            if head.kind == "tags":
+                return head
+        raise ModelError(f"no head of the model tells tags, so it finds no entities: {known}")
+    for head in heads:
+        if head.name == name:
+            if head.kind == "tags":
+                return head
+            raise UserError(f"head {name!r} tells classes and no entities; the heads are {known}")
+    raise UserError(f"the model has no head {name!r}; the heads are {known}")
+
+
+def _window(limit: int | None, wanted: int | None) -> int:
+    """Pieces in a window, of which a model may have positions for so many alone."""
+    if limit is None:
+        return wanted or _MAX_LENGTH
+    if wanted is not None and wanted > limit:
+        raise ModelError(
+            f"max_length {wanted} is more than the {limit} pieces this model has positions for; "
+            f"set it to {limit} or less"
+        )
+    return wanted or min(_MAX_LENGTH, limit)
+
+
+def _require_text(text: str, number: int) -> None:
+    try:
+        text.encode()
+    except UnicodeEncodeError as error:
+        raise DataError(
+            f"text {number} (from 0): {text[error.start]!a} at {error.start} is half a "
+            f"surrogate pair and no character"
+        ) from None
