@@ -26,6 +26,7 @@ import numpy as np
 import numpy.typing as npt
 
 from bigner.evaluation.counts import Counts, f1
+from bigner.evaluation.spans import Ints
 
 Floats = npt.NDArray[np.float64]
 
@@ -58,19 +59,37 @@ def resampled_f1(
         seed: the same resamples for the same seed.
         at_once: about how many sentences are drawn at once; memory, no other result.
     """
-    sentences = len(runs[0].gold)
     assert all((run.gold == runs[0].gold).all() for run in runs), "not the same sentences"
     columns = [runs[0].gold, *(run.predicted for run in runs), *(run.correct for run in runs)]
-    counts = np.stack(columns, axis=1).astype(np.float64)
+    totals = resampled_totals(np.stack(columns, axis=1), resamples, seed=seed, at_once=at_once)
+    gold, predicted, correct = np.split(totals, [1, 1 + len(runs)], axis=1)
+    return f1(gold, predicted, correct)
+
+
+def resampled_totals(
+    counts: Ints,
+    resamples: int,
+    *,
+    seed: int = 0,
+    at_once: int = _AT_ONCE,
+) -> Floats:
+    """``[resamples, columns]``: what the sentences of each resample have together.
+
+    Args:
+        counts: ``[sentences, columns]``.
+        resamples: how often as many sentences as there are are drawn with replacement.
+        seed: the same resamples for the same seed.
+        at_once: about how many sentences are drawn at once; memory, no other result.
+    """
+    sentences, columns = counts.shape
+    of_sentences = counts.astype(np.float64)
     random = np.random.default_rng(seed)
-    scores = np.empty((resamples, len(runs)))
+    totals = np.empty((resamples, columns))
     rows = max(1, at_once // sentences)
     for first in range(0, resamples, rows):
         size = min(rows, resamples - first)
-        totals = _drawings(random, size, sentences) @ counts
-        gold, predicted, correct = np.split(totals, [1, 1 + len(runs)], axis=1)
-        scores[first : first + size] = f1(gold, predicted, correct)
-    return scores
+        totals[first : first + size] = _drawings(random, size, sentences) @ of_sentences
+    return totals
 
 
 def _drawings(random: np.random.Generator, size: int, sentences: int) -> Floats:
