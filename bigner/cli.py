@@ -218,16 +218,47 @@ def compare(
     """Compare finished runs: means over seeds, speed, and whether differences are significant."""
     from bigner.commands.compare import compare as run  # noqa: PLC0415
     from bigner.commands.compare import require_kind, write  # noqa: PLC0415
-    from bigner.errors import UserError  # noqa: PLC0415
 
-    if split not in (None, "test", "validation"):
-        raise UserError(f"--split must be test or validation; got {split!r}")
+    _require_scored_split(split)
     require_kind(output)
     _require_place_for(output, "--output")
     comparison = run(runs, split=split, head=head, baseline=baseline, resamples=resamples)
     if output is not None:
         write(comparison, output)
     _show(comparison, as_json=as_json)
+
+
+@app.command()
+def report(
+    run_dir: Annotated[
+        Path, typer.Argument(metavar="RUN_DIR", help="The folder of a finished run.")
+    ],
+    other: Annotated[
+        Path | None,
+        typer.Argument(
+            metavar="[OTHER_RUN_DIR]", help="A second one to show beside it: what did it change?"
+        ),
+    ] = None,
+    split: Annotated[
+        str | None, typer.Option(help="test or validation; test where it was scored, if not given.")
+    ] = None,
+    head: Annotated[
+        str | None, typer.Option(metavar="NAME", help="The tag head, where runs have several.")
+    ] = None,
+    output: Annotated[
+        Path, typer.Option(metavar="FILE", help="The page; an earlier one is replaced.")
+    ] = Path("report.html"),
+) -> None:
+    """Write a finished run as one HTML page: scores by type, course, confusions, every error."""
+    from bigner.commands.report import report as run  # noqa: PLC0415
+    from bigner.commands.report import require_html  # noqa: PLC0415
+
+    _require_scored_split(split)
+    require_html(output)
+    _require_place_for(output, "--output")
+    folders = [run_dir] if other is None else [run_dir, other]
+    _warn(run(folders, output, split=split, head=head))
+    print(f"{output} is the report; open it in a browser")
 
 
 @app.command()
@@ -454,6 +485,14 @@ def _split(name: str) -> Split:
         if split == name:
             return split
     raise UserError(f"--split must be {', '.join(SPLITS)}; got {name!r}")
+
+
+def _require_scored_split(name: str | None) -> None:
+    """Refuse what no run keeps predictions of."""
+    from bigner.errors import UserError  # noqa: PLC0415
+
+    if name not in (None, "test", "validation"):
+        raise UserError(f"--split must be test or validation; got {name!r}")
 
 
 def _chosen(option: str, value: str, choices: Any) -> Any:

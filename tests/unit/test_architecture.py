@@ -26,7 +26,7 @@ LAYERS = (
         *("evaluation", "checkpoint", "export", "prediction", "predictions", "run_dir", "table"),
         *("weights", "lint"),
     ),
-    ("comparison", "planning", "training_run"),
+    ("comparison", "planning", "report", "training_run"),
     ("commands",),
     ("cli",),
     ("__main__",),
@@ -196,6 +196,8 @@ def test_no_cycles() -> None:
         ("torch.distributed.fsdp", "bigner.strategies.fsdp"),
         ("seqeval", "bigner.evaluation.metrics"),
         ("datasets", "bigner.data.formats.hub"),
+        ("jinja2", "bigner.report.page"),
+        ("matplotlib", "bigner.report.charts"),
         ("bigner.strategies.single", "bigner.strategies"),
         ("bigner.strategies.fsdp", "bigner.strategies"),
         ("bigner.strategies.zero", "bigner.strategies"),
@@ -260,6 +262,7 @@ def test_the_closure_follows_imports() -> None:
         "bigner.__main__",
         "bigner.commands.compare",
         "bigner.commands.lint",
+        "bigner.commands.report",
         "bigner.commands.validate",
         "bigner.data.corpus",
         "bigner.evaluation.metrics",
@@ -269,6 +272,7 @@ def test_the_closure_follows_imports() -> None:
             "bigner.prediction.sources",
             "bigner.prediction.growing_file",
         ),
+        "bigner.report.page",
     ],
 )
 def test_free_of_torch(module: str) -> None:

@@ -14,7 +14,10 @@ from bigner.__main__ import report
 from bigner.cli import run, strip_launcher_options
 from bigner.errors import ConfigError
 
-COMMANDS = ("validate", "plan", "lint", "schema", "train", "compare", "evaluate", "predict", "init")
+COMMANDS = (
+    *("validate", "plan", "lint", "schema", "train", "compare", "report", "evaluate", "predict"),
+    "init",
+)
 
 
 @pytest.fixture

@@ -9,12 +9,14 @@ from pathlib import Path
 import pytest
 
 from bigner.config.schema import DataConfig
+from tests.finished_run import write_run
 from tests.ranks.launch import environment
 from tests.unit.helpers import SENTENCES, tiny_tokenizer, write_columns
 
 # From a tenth of a second for numpy to three seconds for deepspeed.
 HEAVY = {
     *("torch", "transformers", "tokenizers", "accelerate", "deepspeed", "tensorboard"),
+    "matplotlib",
     *("numpy", "scipy", "sklearn", "seqeval", "pandas", "pyarrow", "datasets"),
 }
 OF_TRAINING = {"torch", "transformers", "tokenizers", "accelerate", "numpy", "scipy", "pyarrow"}
@@ -97,6 +99,7 @@ def run_file(tmp_path: Path) -> Path:
         (["predict", "--model", "FOLDER", "FOLDER/nothing.txt", "-"], set()),
         (["predict", "--model", "FOLDER", "FOLDER/damaged.jsonl", "-"], set()),
         (["compare", "FOLDER"], {"numpy"}),
+        (["report", "FOLDER"], {"numpy"}),
         (["init", "FOLDER/project"], {"tokenizers"}),
     ],
     ids=lambda value: " ".join(value) if isinstance(value, list) else "",
@@ -115,6 +118,7 @@ def test_commands(arguments: list[str], needed: set[str], run_file: Path) -> Non
         ("lint", set()),
         ("init", {"tokenizers"}),
         ("compare", {"numpy"}),
+        ("report", {"numpy"}),
         ("evaluate", OF_TRAINING),
         ("export", OF_TRAINING - {"pyarrow"}),
         ("train", OF_TRAINING),
@@ -150,3 +154,11 @@ def test_data_is_prepared_and_read_without_datasets_and_pandas(tmp_path: Path) -
     )
     modules = loaded(PREPARATION, data.model_dump_json(), tmp_path / "tokenizer")
     assert modules & {"datasets", "pandas"} == set()
+
+
+def test_a_report_needs_nothing_of_training(tmp_path: Path) -> None:
+    tags = [["B-PER", "O"]]
+    folder = write_run(tmp_path / "run", [["Anna", "sleeps"]], tags, tags)
+    modules = loaded(COMMAND, "report", folder, "--output", tmp_path / "report.html")
+    assert (tmp_path / "report.html").exists()
+    assert modules & HEAVY == {"matplotlib", "numpy"}
