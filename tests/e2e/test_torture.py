@@ -12,7 +12,7 @@ import pytest
 from tests.ranks.launch import environment
 
 SCRIPT = Path(__file__).resolve().parents[2] / "scripts" / "torture.py"
-ROUNDS = 20
+ROUNDS = 10
 SECONDS = 870
 
 
