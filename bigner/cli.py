@@ -431,6 +431,23 @@ def export(
 
 
 @app.command()
+def doctor(as_json: AsJson = False) -> None:
+    """Tell what this machine can do and what is missing.
+
+    Each line is ok, a warning or missing, with what it costs and how to get it. Leaves 0 where a
+    run is possible, 2 where something that every run needs is missing.
+    """
+    from bigner.commands.doctor import doctor as run  # noqa: PLC0415
+
+    report = run()
+    if as_json:
+        print(_dump(report.as_json()))
+    else:
+        report.show()
+    report.require_possible()
+
+
+@app.command()
 def init(
     folder: Annotated[Path, typer.Argument(metavar="DIR", help="A folder that is not there yet.")],
 ) -> None:

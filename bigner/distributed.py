@@ -229,10 +229,10 @@ def _join(device: torch.device, timeout: timedelta, *, launched: bool) -> Any:
 
 
 def choose_device(local_rank: int) -> torch.device:
-    """The GPU of a local rank, or the processor.
+    """The device of a rank, by what there is and what the environment says.
 
     Raises:
-        LaunchError: there are GPUs, but none for this rank.
+        LaunchError: there are more local ranks than GPUs.
     """
     if os.environ.get("DS_ACCELERATOR", "cuda") != "cuda" or not torch.cuda.is_available():
         return torch.device("cpu")

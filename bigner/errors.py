@@ -31,7 +31,11 @@ def one_line(place: str, reason: str) -> str:
     """``place: reason`` as one line; what a terminal would obey or refuse is escaped."""
     if len(reason) > _LONGEST_REASON:
         reason = f"{reason[: _LONGEST_REASON - 3]}..."
-    text = f"{place}: {reason}"
+    return printable(f"{place}: {reason}")
+
+
+def printable(text: str) -> str:
+    """Text without a character that a terminal would obey or refuse."""
     if text.isprintable():
         return text
     return "".join(

@@ -257,13 +257,17 @@ def _attention(
 
 
 def _has_kernel(query: torch.Tensor) -> bool:
+    return has_flash_attention(query.device, query.dtype, query.shape[-1])
+
+
+def has_flash_attention(device: torch.device, dtype: torch.dtype, head_size: int) -> bool:
     """Whether torch has flash attention over sequences of any length for these numbers."""
     return (
-        query.is_cuda
-        and query.dtype in (torch.float16, torch.bfloat16)
-        and query.shape[-1] % 8 == 0
-        and query.shape[-1] <= 256
-        and torch.cuda.get_device_capability(query.device) >= (8, 0)
+        device.type == "cuda"
+        and dtype in (torch.float16, torch.bfloat16)
+        and head_size % 8 == 0
+        and head_size <= 256
+        and torch.cuda.get_device_capability(device) >= (8, 0)
     )
 
 

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from typing import Any, Literal
 
 from bigner.data.formats import Sentence
+from bigner.errors import printable
 
 Level = Literal["pass", "skipped", "warning", "failure"]
 """``failure``: training refuses the data, or its scores would mean nothing. ``warning``: it can be
@@ -112,15 +113,6 @@ def quoted(text: str) -> str:
 def shortened(text: str, longest: int = _LONGEST_TEXT) -> str:
     """A text with its end left out, if it is long."""
     return text if len(text) <= longest else f"{text[: longest - 3]}..."
-
-
-def printable(text: str) -> str:
-    """Text without a character that a terminal would obey or refuse."""
-    if text.isprintable():
-        return text
-    return "".join(
-        char if char.isprintable() else char.encode("unicode_escape").decode() for char in text
-    )
 
 
 def counted(number: int, noun: str, plural: str = "") -> str:

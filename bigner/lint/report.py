@@ -12,7 +12,7 @@ from rich.table import Table
 from rich.text import Text
 
 from bigner.config.schema import Split
-from bigner.errors import DataError
+from bigner.errors import DataError, printable
 from bigner.lint.findings import (
     MOST_PLACES,
     PLACES_SHOWN,
@@ -20,7 +20,6 @@ from bigner.lint.findings import (
     Level,
     counted,
     percent,
-    printable,
     shortened,
 )
 from bigner.lint.labels import Labelled

@@ -5,18 +5,16 @@ from __future__ import annotations
 import ctypes
 import logging
 import os
-import shutil
-import sys
 import warnings
 from collections.abc import Iterator, Mapping
 from contextlib import suppress
-from pathlib import Path
 from typing import Any
 
 import torch
 import torch.distributed as dist
 from transformers import PreTrainedModel
 
+from bigner.build_tools import missing_build_tools
 from bigner.config.schema import Precision, TrainingConfig
 from bigner.distributed import World
 from bigner.errors import LaunchError
@@ -307,19 +305,12 @@ def _import_deepspeed(world: World) -> Any:
     os.environ.setdefault("DS_ACCELERATOR", device.type)
     # DeepSpeed asks the environment even where there was no launcher.
     os.environ.setdefault("LOCAL_RANK", str(world.local_rank))
-    if device.type == "cpu":
-        # ninja lies beside the interpreter, which is not on PATH unless the environment is active.
-        scripts = str(Path(sys.executable).parent)
-        if shutil.which("ninja") is None:
-            os.environ["PATH"] = os.pathsep.join([scripts, os.environ.get("PATH", "")])
-        compiler = os.environ.get("CXX", "c++")
-        missing = [tool for tool in ("ninja", compiler) if not shutil.which(tool)]
-        if missing:
-            raise LaunchError(
-                f"DeepSpeed compiles its CPU collectives at the first start and finds no "
-                f"{' and no '.join(missing)}; install a C++ compiler (package g++) and `pip "
-                f"install ninja`"
-            )
+    if device.type == "cpu" and (missing := missing_build_tools()):
+        raise LaunchError(
+            f"DeepSpeed compiles its CPU collectives at the first start and finds no "
+            f"{' and no '.join(missing)}; install a C++ compiler (package g++) and `pip "
+            f"install ninja`"
+        )
     try:
         import deepspeed  # noqa: PLC0415
     except ImportError as error:

@@ -19,12 +19,12 @@ PACKAGE = Path(bigner.__file__).parent
 LAYERS = (
     ("errors",),
     ("config",),
-    ("collector", "distributed", "log", "memory", "stop"),
+    ("build_tools", "collector", "distributed", "log", "memory", "stop"),
     ("dropout", "modeling", "packing", "optim", "loss", "data", "sample", "tensor_files"),
     ("strategies",),
     (
         *("evaluation", "checkpoint", "export", "prediction", "predictions", "run_dir", "table"),
-        *("weights", "lint"),
+        *("weights", "lint", "doctor"),
     ),
     ("comparison", "planning", "report", "training_run"),
     ("commands",),
@@ -261,6 +261,7 @@ def test_the_closure_follows_imports() -> None:
         *(m for m in trees() if m.startswith(("bigner.config", "bigner.data.formats"))),
         "bigner.__main__",
         "bigner.commands.compare",
+        "bigner.commands.doctor",
         "bigner.commands.lint",
         "bigner.commands.report",
         "bigner.commands.validate",

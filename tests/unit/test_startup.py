@@ -116,6 +116,7 @@ def test_commands(arguments: list[str], needed: set[str], run_file: Path) -> Non
         ("validate", set()),
         ("plan", set()),
         ("lint", set()),
+        ("doctor", set()),
         ("init", {"tokenizers"}),
         ("compare", {"numpy"}),
         ("report", {"numpy"}),
