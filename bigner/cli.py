@@ -431,6 +431,35 @@ def export(
 
 
 @app.command()
+def card(
+    run_dir: Annotated[Path, typer.Argument(metavar="RUN_DIR", help="Folder of a finished run.")],
+) -> None:
+    """Write the model card of a finished run again: README.md beside its weights."""
+    from bigner.commands.card import card as run  # noqa: PLC0415
+
+    print(f"{run(run_dir)} is written")
+
+
+@app.command()
+def push(
+    folder: Annotated[
+        Path,
+        typer.Argument(
+            metavar="RUN_DIR_OR_MODEL", help="Folder of a finished run, or an exported model."
+        ),
+    ],
+    repo: Annotated[str, typer.Argument(metavar="REPO", help="OWNER/NAME on the Hub.")],
+    private: Annotated[
+        bool, typer.Option("--private", help="Make the repository private, if it is new.")
+    ] = False,
+) -> None:
+    """Upload a model with its card to the Hub, with the token in HF_TOKEN."""
+    from bigner.commands.push import push as run  # noqa: PLC0415
+
+    print(f"{folder} is at {run(folder, repo, private=private)}")
+
+
+@app.command()
 def doctor(as_json: AsJson = False) -> None:
     """Tell what this machine can do and what is missing.
 

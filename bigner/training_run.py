@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import platform
 import shutil
 import time
 from collections import deque
@@ -19,10 +20,13 @@ import torch
 from transformers import PreTrainedModel
 
 from bigner import __version__
+from bigner.card import try_to_write_card
+from bigner.card.facts import of_run
 from bigner.checkpoint import folders
 from bigner.checkpoint.load import damage, load
 from bigner.checkpoint.manifest import Manifest, config_of, read_manifest
 from bigner.checkpoint.save import FAILED, IDLE, Saver
+from bigner.config.checks import hub_names
 from bigner.config.deepspeed import MIN_LOSS_SCALE
 from bigner.config.schema import RunConfig
 from bigner.data.arrays import Ints
@@ -493,6 +497,8 @@ class TrainingRun:
             "validation": best,
             "test": test,
             "model": str(self.run_dir.model),
+            "hub": hub_names(self.config),
+            "data": {name: split.sizes() for name, split in self.prepared.splits.items()},
             "labels": self.prepared.heads.names_of_logits,
             "strategy": self.config.strategy.kind,
             "precision": self.config.precision,
@@ -500,12 +506,14 @@ class TrainingRun:
             "seconds": round(time.perf_counter() - self.started, 1),
             "tokens_per_second": log.median("tokens_per_second"),
             "peak_memory_bytes": int(self.world.max(peak)),
+            "hardware": device_name(self.world.device),
             "versions": versions(),
         }
         # Ranks differ in what they took; rank 0's times are the run's.
         summary = self.world.share_object(summary)
         self.world.main_first(lambda: self._write_summary(summary))
         if self.world.is_main:
+            try_to_write_card(self.run_dir.model, lambda: of_run(self.run_dir, self.config))
             inform(f"done: model in {self.run_dir.model}, scores in {self.run_dir.summary}")
         return summary
 
@@ -519,6 +527,18 @@ class TrainingRun:
 def _or_worst(value: float) -> float:
     """What compares with every number, as nan does not."""
     return -math.inf if math.isnan(value) else value
+
+
+def device_name(device: torch.device) -> str:
+    """What a rank computes on, as its maker calls it."""
+    if device.type == "cuda":
+        return torch.cuda.get_device_name(device)
+    with suppress(OSError):
+        for line in Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines():
+            name, _, value = line.partition(":")
+            if name.strip() == "model name":
+                return value.strip()
+    return platform.machine()
 
 
 def versions() -> dict[str, str]:

@@ -7,6 +7,7 @@ import os
 import shutil
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
 from itertools import islice
 from pathlib import Path
 
@@ -14,6 +15,8 @@ import torch
 from transformers import AutoModelForTokenClassification, PreTrainedModel
 from transformers.utils import logging as transformers_logging
 
+from bigner.card import try_to_write_card
+from bigner.card.facts import of_checkpoint
 from bigner.checkpoint.folders import BEST, PLAIN, TABLE
 from bigner.checkpoint.load import damage, read_parameter
 from bigner.checkpoint.manifest import MANIFEST, Manifest, config_of, read_manifest
@@ -91,7 +94,9 @@ def export(
     inputs = list(_sample_inputs(config, described, samples)) if samples else []
     tensors = _tensors(checkpoint, manifest)
     write_model(folder, checkpoint / PLAIN, model, entries, tensors, max_file_bytes)
+    facts = partial(of_checkpoint, checkpoint, manifest, config, dtype)
     if not samples:
+        try_to_write_card(folder, facts)
         return None
     _fill(model, checkpoint, manifest)
     expected = _logits(model, inputs)
@@ -109,6 +114,7 @@ def export(
     except BaseException:
         shutil.rmtree(folder, ignore_errors=True)
         raise
+    try_to_write_card(folder, facts)
     return check
 
 

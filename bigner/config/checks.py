@@ -40,6 +40,20 @@ def missing_folder(name: str) -> bool:
     return looks_like_path and not is_folder(name)
 
 
+def hub_names(config: RunConfig) -> dict[str, str | None]:
+    """What a run takes from the Hub: its pretrained ``model`` and its ``dataset``.
+
+    Asked where the run is, for a name such as ``models/large`` is a folder there alone.
+    """
+    model, dataset = config.model, config.data.dataset
+    pretrained = None if model.training_type == "from_scratch" else model.name_or_path
+    return {"model": _unless_folder(pretrained), "dataset": _unless_folder(dataset)}
+
+
+def _unless_folder(name: str | None) -> str | None:
+    return None if name is None or is_folder(name) or missing_folder(name) else name
+
+
 def launched_world_size() -> int:
     """Processes of this launch, as the launcher put it in the environment; 1 without one.
 

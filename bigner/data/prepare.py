@@ -89,6 +89,14 @@ class SplitData:
             [np.diff(to_numpy(chunk.offsets)) for chunk in chunks], dtype=np.int64
         )
 
+    def sizes(self) -> dict[str, int]:
+        """How many ``sentences`` (or documents, as ``data.unit`` says), ``words``, ``windows``."""
+        return {
+            "sentences": self.sentences.num_rows,
+            "words": int(self.sentence_lengths().sum()),
+            "windows": self.windows.num_rows,
+        }
+
     def label_ids(self, head: int) -> np.ndarray[Any, np.dtype[np.int16]]:
         """``[words]``: the gold label of a head of each word, sentence after sentence."""
         column = self.sentences.data.column(f"tags_{head}").combine_chunks()

@@ -15,6 +15,7 @@ from bigner.doctor.findings import Finding, ok
 _ONLY_FOR = {
     "datasets": "data.format hub",
     "deepspeed": "strategy zero",
+    "jinja2": "model cards",
     "ninja": "strategy zero on processors",
     "scikit-learn": "evaluation.scorer seqeval",
     "seqeval": "evaluation.scorer seqeval",

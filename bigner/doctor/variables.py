@@ -80,7 +80,7 @@ def offline(environment: Mapping[str, str]) -> Iterator[Finding]:
                 name,
                 "warning",
                 value,
-                "models and data sets come from the cache alone",
+                "models and data sets come from the cache alone; `bigner push` is refused",
                 f"unset {name}, or name folders in the run file",
             )
         elif name in environment or name == "HF_HUB_OFFLINE":
@@ -91,7 +91,7 @@ def token(environment: Mapping[str, str]) -> Finding:
     """``HF_TOKEN``: whether there is one; never what it is."""
     if environment.get("HF_TOKEN"):
         return ok("HF_TOKEN", "set")
-    return ok("HF_TOKEN", "not set: public models only")
+    return ok("HF_TOKEN", "not set: public models only, and no `bigner push`")
 
 
 def of_nccl(environment: Mapping[str, str]) -> Iterator[Finding]:

@@ -24,7 +24,7 @@ LAYERS = (
     ("strategies",),
     (
         *("evaluation", "checkpoint", "export", "prediction", "predictions", "run_dir", "table"),
-        *("weights", "lint", "doctor"),
+        *("weights", "card", "lint", "doctor"),
     ),
     ("comparison", "planning", "report", "training_run"),
     ("commands",),
@@ -196,7 +196,6 @@ def test_no_cycles() -> None:
         ("torch.distributed.fsdp", "bigner.strategies.fsdp"),
         ("seqeval", "bigner.evaluation.metrics"),
         ("datasets", "bigner.data.formats.hub"),
-        ("jinja2", "bigner.report.page"),
         ("matplotlib", "bigner.report.charts"),
         ("bigner.strategies.single", "bigner.strategies"),
         ("bigner.strategies.fsdp", "bigner.strategies"),
@@ -260,9 +259,11 @@ def test_the_closure_follows_imports() -> None:
     [
         *(m for m in trees() if m.startswith(("bigner.config", "bigner.data.formats"))),
         "bigner.__main__",
+        "bigner.commands.card",
         "bigner.commands.compare",
         "bigner.commands.doctor",
         "bigner.commands.lint",
+        "bigner.commands.push",
         "bigner.commands.report",
         "bigner.commands.validate",
         "bigner.data.corpus",

@@ -16,6 +16,7 @@ from bigner.errors import ConfigError
 
 COMMANDS = (
     *("validate", "plan", "lint", "schema", "train", "compare", "report", "evaluate", "predict"),
+    *("card", "push"),
     "doctor",
     "init",
 )

@@ -1,0 +1,106 @@
+"""``bigner push RUN_DIR_OR_MODEL REPO``: an exported folder, uploaded to the Hub."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+from bigner.card import CARD, write_card
+from bigner.card.facts import of_finished
+from bigner.config.checks import is_file, is_folder
+from bigner.errors import RunError, UserError, one_line
+from bigner.log import console
+from bigner.run_dir import RunDir
+
+_TOKEN = "HF_TOKEN"
+_WEIGHTS = ("model.safetensors", "model.safetensors.index.json")
+# What a write that broke off has left.
+_NOT_OF_A_MODEL = [".*"]
+
+
+def push(folder: Path, repo: str, *, private: bool) -> str:
+    """Upload a model in one commit; makes the repository if there is none.
+
+    Args:
+        folder: of a finished run, whose best weights are meant, or an exported model.
+        repo: ``OWNER/NAME`` on the Hub.
+        private: whether a new repository is; one that is there stays as it is.
+
+    Returns:
+        where it can be seen.
+
+    Raises:
+        UserError: there is no model, no such name is possible, or no token is given.
+        RunError: the Hub refuses, or cannot be reached.
+    """
+    # Here, for it takes a third of a second.
+    from huggingface_hub import HfApi  # noqa: PLC0415
+    from huggingface_hub.errors import HTTPError  # noqa: PLC0415
+    from huggingface_hub.utils import disable_progress_bars  # noqa: PLC0415
+
+    model = _model_in(folder)
+    _require_name(repo)
+    token = _token()
+    if not console.is_terminal:
+        disable_progress_bars()
+    if model != folder:
+        _name_in_card(folder, model, repo)
+    hub = HfApi(endpoint=os.environ.get("HF_ENDPOINT") or None, token=token)
+    try:
+        # None leaves it to what the owner's account says.
+        hub.create_repo(repo, private=private or None, exist_ok=True)
+        done = hub.upload_folder(
+            repo_id=repo,
+            folder_path=model,
+            commit_message="Upload by bigner",
+            ignore_patterns=_NOT_OF_A_MODEL,
+        )
+    except (HTTPError, OSError, ValueError) as error:
+        # Nothing that a server echoes may bring it to a terminal.
+        reason = str(error).replace(token, "(the token)").strip().partition("\n")[0]
+        raise RunError(one_line(f"{repo} cannot be uploaded to", reason)) from None
+    return str(done.repo_url)
+
+
+def _model_in(folder: Path) -> Path:
+    """The exported folder that is meant."""
+    for model in (folder, RunDir(folder).model):
+        if any(is_file(model / name) for name in _WEIGHTS):
+            return model
+    if not is_folder(folder):
+        raise UserError(f"there is no folder {str(folder)!r}; name a run_dir or an exported model")
+    raise UserError(
+        f"{folder} holds no weights: neither it nor a folder model in it has {_WEIGHTS[0]}; name "
+        f"the run_dir of a finished run, or what `bigner export` wrote"
+    )
+
+
+def _require_name(repo: str) -> None:
+    from huggingface_hub.errors import HFValidationError  # noqa: PLC0415
+    from huggingface_hub.utils import validate_repo_id  # noqa: PLC0415
+
+    try:
+        validate_repo_id(repo)
+    except HFValidationError as error:
+        reason = str(error).partition("\n")[0]
+        raise UserError(one_line("REPO must be OWNER/NAME", reason)) from None
+
+
+def _token() -> str:
+    """Of the environment alone: what a machine remembers may be another user's."""
+    token = os.environ.get(_TOKEN, "").strip()
+    if not token:
+        raise UserError(
+            f"there is no token: set {_TOKEN} in the environment to one that may write, from "
+            f"https://huggingface.co/settings/tokens; nothing was uploaded"
+        )
+    return token
+
+
+def _name_in_card(run_dir: Path, model: Path, repo: str) -> None:
+    """Let the card's code load the model by the name that it will have."""
+    facts = of_finished(run_dir)
+    try:
+        write_card(model, facts, repo)
+    except OSError as error:
+        raise UserError(f"{model / CARD} cannot be written: {error.strerror}") from None
