@@ -17,6 +17,7 @@ Everything else that escapes is a defect of bigner and keeps its traceback.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -25,13 +26,14 @@ MOST_PROBLEMS = 100
 """Problems of one file that are told at once."""
 # What is quoted of hostile input ends somewhere.
 _LONGEST_REASON = 2000
+_USER_IN_ADDRESS = re.compile(r"://[^/\s]*@")
 
 
 def one_line(place: str, reason: str) -> str:
     """``place: reason`` as one line; what a terminal would obey or refuse is escaped."""
     if len(reason) > _LONGEST_REASON:
         reason = f"{reason[: _LONGEST_REASON - 3]}..."
-    return printable(f"{place}: {reason}")
+    return printable(hide_users(f"{place}: {reason}"))
 
 
 def printable(text: str) -> str:
@@ -41,6 +43,11 @@ def printable(text: str) -> str:
     return "".join(
         char if char.isprintable() else char.encode("unicode_escape").decode() for char in text
     )
+
+
+def hide_users(text: str) -> str:
+    """A text without the users and passwords of addresses, such as ``http://user:password@host``."""
+    return _USER_IN_ADDRESS.sub("://***@", text)
 
 
 class BignerError(Exception):

@@ -1,4 +1,4 @@
-"""What a run tells: messages and bars on rank 0's terminal, metrics.jsonl, trackers.
+"""What a run tells: messages and bars on rank 0's terminal, metrics.jsonl.
 
 People read standard error; results that are asked for (a table, JSON) go to standard output.
 Without a terminal there are plain lines and no bars, without a line break or a colour code that a
@@ -12,7 +12,7 @@ import math
 import os
 import statistics
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from types import TracebackType
@@ -119,7 +119,7 @@ class MetricsLog:
         enabled: whether this is the rank that writes.
         first_step: steps done before; later lines of an earlier attempt are dropped.
         total_steps: steps of the whole run.
-        trackers: names of further places the numbers go to.
+        also: called with each line as it is written.
 
     Raises:
         RunError: in every method, if ``metrics.jsonl`` cannot be written.
@@ -132,25 +132,20 @@ class MetricsLog:
         enabled: bool,
         first_step: int,
         total_steps: int,
-        trackers: Iterable[str] = (),
+        also: Callable[[Mapping[str, Any]], None] | None = None,
     ) -> None:
         self._enabled = enabled
         self._total = total_steps
         self._started = time.perf_counter()
         self._first_step = first_step
         self._bar: TaskID | None = None
-        self._board: Any = None
+        self._also = also
         if not enabled:
             return
         self._path = run_dir / "metrics.jsonl"
         with self._writing():
             _drop_lines(self._path, lambda line: line["step"] > first_step)
             self._file = self._path.open("a", encoding="utf-8")
-            if "tensorboard" in trackers:
-                from torch.utils.tensorboard.writer import SummaryWriter  # noqa: PLC0415
-
-                board_dir = str(run_dir / "tensorboard")
-                self._board = SummaryWriter(board_dir, purge_step=first_step + 1)
         if console.is_terminal:
             self._bar = _bars.add("training", total_steps, first_step)
 
@@ -160,7 +155,7 @@ class MetricsLog:
             return
         note = ""
         if metrics is not None:
-            self._write({"step": step, **metrics}, "train")
+            self._write({"step": step, **metrics})
             note = _one_line(metrics)
         if self._bar is not None:
             if note:
@@ -181,19 +176,22 @@ class MetricsLog:
         numbers = _numbers(scores)
         for head, of_head in scores.get("heads", {}).items():
             numbers |= {f"{head}/{name}": value for name, value in _numbers(of_head).items()}
-        self._write({"step": step, "split": split, **numbers}, split)
+        self._write({"step": step, "split": split, **numbers})
 
     def median(self, name: str) -> float | None:
         """The median of a number over all logged steps of the run, those of earlier legs included.
 
         None on ranks that do not write, and where there is none.
         """
-        if not self._enabled:
-            return None
-        with self._writing():
-            lines = [json.loads(line) for line in self._path.read_text("utf-8").splitlines()]
-        values = [line[name] for line in lines if line.get(name) is not None]
+        values = [line[name] for line in self.lines() if line.get(name) is not None]
         return statistics.median(values) if values else None
+
+    def lines(self) -> list[dict[str, Any]]:
+        """All that was logged so far, by earlier legs too; none on ranks that do not write."""
+        if not self._enabled:
+            return []
+        with self._writing():
+            return [json.loads(line) for line in self._path.read_text("utf-8").splitlines()]
 
     def _forget(self, step: int, split: str) -> None:
         """Drop an evaluation that an attempt noted which broke off before it saved."""
@@ -202,16 +200,15 @@ class MetricsLog:
             _drop_lines(self._path, lambda line: (line["step"], line.get("split")) == (step, split))
             self._file = self._path.open("a", encoding="utf-8")
 
-    def _write(self, record: Mapping[str, Any], group: str) -> None:
+    def _write(self, record: Mapping[str, Any]) -> None:
+        line = plain(record)
         with self._writing():
-            self._file.write(json.dumps(plain(record), allow_nan=False) + "\n")
+            self._file.write(json.dumps(line, allow_nan=False) + "\n")
             self._file.flush()
             if not os.fstat(self._file.fileno()).st_nlink:
                 raise FileNotFoundError("it was deleted while the run was writing to it")
-            if self._board is not None:
-                for name, value in record.items():
-                    if name != "step" and isinstance(value, int | float):
-                        self._board.add_scalar(f"{group}/{name}", value, record["step"])
+        if self._also is not None:
+            self._also(line)
 
     @contextmanager
     def _writing(self) -> Iterator[None]:
@@ -237,9 +234,6 @@ class MetricsLog:
         # Closing writes what could not be written before, and fails on it again.
         with suppress(OSError):
             self._file.close()
-        if self._board is not None:
-            with suppress(OSError):
-                self._board.close()
 
 
 def _drop_lines(path: Path, unwanted: Callable[[dict[str, Any]], bool]) -> None:

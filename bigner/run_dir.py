@@ -29,6 +29,7 @@ _FREE_FIELDS = {
     "strategy",
     "checkpoint",
     "tracking",
+    "trackers",
     "data.cache_dir",
     "model.packing",
     "evaluation.batch_size",
@@ -97,6 +98,15 @@ class RunDir:
     def checkpoints(self) -> Path:
         """One folder for each checkpoint."""
         return self.path / "checkpoints"
+
+    @property
+    def tensorboard(self) -> Path:
+        """TensorBoard's event files."""
+        return self.path / "tensorboard"
+
+    def tracking(self, tracker: str) -> Path:
+        """What a tracker calls the run, and how far it has come."""
+        return self.path / "tracking" / f"{tracker}.json"
 
     def predictions(self, split: str, head: str | None = None) -> Path:
         """What the best weights say of a split; a file for each head, where there are several."""

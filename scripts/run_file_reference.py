@@ -97,11 +97,13 @@ def _values(field: dict[str, Any]) -> str:
 def _show(default: Any) -> str:
     if default is None:
         return ""
+    if default in ([], {}):
+        return "none"
     if isinstance(default, dict):
         return "all defaults"
     if isinstance(default, bool):
         return f"`{str(default).lower()}`"
-    return f"`{default}`" if default != [] else "none"
+    return f"`{default}`"
 
 
 def main() -> int:

@@ -29,7 +29,10 @@ from bigner.stop import StopSignals
 from bigner.strategies import PendingOutcome, StepOutcome, open_strategy
 from bigner.strategies.precision import slow_precision_warning
 from bigner.table import UsedRows, keep_rows
-from bigner.training_run import TrainingRun
+from bigner.tracking import Tracking, open_tracking
+from bigner.tracking.base import About
+from bigner.tracking.environment import environment
+from bigner.training_run import TrainingRun, versions
 from bigner.weights import InitialWeights
 
 
@@ -100,13 +103,17 @@ def _train_steps(
     """The steps that are left, with all that is due between them, and the end of the run."""
     world, log_every = run.world, run.config.training.log_every
     speed = _Speed()
-    with MetricsLog(
-        run.run_dir.path,
-        enabled=world.is_main,
-        first_step=run.step,
-        total_steps=run.total_steps,
-        trackers=run.config.tracking,
-    ) as log:
+    with (
+        _tracking(run) as tracking,
+        MetricsLog(
+            run.run_dir.path,
+            enabled=world.is_main,
+            first_step=run.step,
+            total_steps=run.total_steps,
+            also=tracking.log,
+        ) as log,
+    ):
+        tracking.catch_up(log.lines)
         if run.evaluation_due():
             # The run was stopped after a step and before its evaluation.
             run.evaluate(log)
@@ -133,6 +140,14 @@ def _train_steps(
         # A signal that came while the last evaluation was made.
         run.heed(signals.received)
         return run.finish(log)
+
+
+def _tracking(run: TrainingRun) -> Tracking:
+    """The trackers of the config, on the rank that writes."""
+    if not (run.world.is_main and run.config.tracking):
+        return Tracking()
+    facts = environment(run.world, versions())
+    return open_tracking(About(run.config, run.run_dir, facts, run.step))
 
 
 @dataclass(frozen=True, slots=True)

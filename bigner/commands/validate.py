@@ -13,6 +13,7 @@ from bigner.config.checks import (
     model_problems,
     resume_problems,
     strategy_problems,
+    tracking_problems,
 )
 from bigner.config.deepspeed import render
 from bigner.config.schema import RunConfig, Split, ZeroStrategy
@@ -79,6 +80,7 @@ def _problems(config: RunConfig, world_size: int, where: Where) -> list[Problem]
         *model_problems(config.model, where),
         *dataset_problems(config.data, where),
         *resume_problems(config, where),
+        *tracking_problems(config, where),
     ]
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable
+from importlib.util import find_spec
 from pathlib import Path
 
 from bigner.config.deepspeed import node_ranks
@@ -18,6 +19,8 @@ from bigner.errors import LaunchError, Problem
 
 Where = Callable[[str], str]
 """From a dotted field to the place that sets it: ``file:line`` or an override."""
+
+_OPTIONAL_TRACKERS = ("mlflow", "wandb")
 
 
 def is_file(name: str | Path) -> bool:
@@ -101,6 +104,26 @@ def resume_problems(config: RunConfig, where: Where) -> list[Problem]:
         return []
     message = f"must be auto, none or the folder of a checkpoint; there is no folder {resume!r}"
     return [Problem(where("checkpoint.resume"), "checkpoint.resume", message)]
+
+
+def tracking_problems(config: RunConfig, where: Where) -> list[Problem]:
+    """Trackers that are not installed."""
+    return [
+        Problem(
+            where(f"tracking.{position}"),
+            f"tracking.{position}",
+            f"{name} is not installed; pip install 'bigner[{name}]', or take it out",
+        )
+        for position, name in enumerate(config.tracking)
+        if name in _OPTIONAL_TRACKERS and not is_installed(name)
+    ]
+
+
+def is_installed(package: str) -> bool:
+    """Whether a package can be imported; nothing of it is."""
+    found = find_spec(package)
+    # A folder that merely has its name, as W&B makes one, is a package of no file.
+    return found is not None and found.origin is not None
 
 
 def strategy_problems(config: RunConfig, world_size: int, where: Where) -> list[Problem]:

@@ -13,6 +13,8 @@ from typing import Annotated, ClassVar, Literal
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, Strict, model_validator
 
+from bigner.errors import hide_users
+
 Precision = Literal["fp32", "bf16", "fp16"]
 Split = Literal["train", "validation", "test"]
 SPLITS: tuple[Split, ...] = ("train", "validation", "test")
@@ -21,6 +23,8 @@ TagScheme = Literal["auto", "iob2", "iob1", "bioes", "io"]
 Schedule = Literal["linear", "cosine", "constant", "reduce_on_plateau"]
 Metric = Literal["f1", "precision", "recall", "accuracy", "loss", "strict_f1"]
 HeadName = Annotated[str, Field(pattern=r"^[A-Za-z][A-Za-z0-9_-]{0,63}$")]
+TagName = Annotated[str, Field(pattern=r"^[A-Za-z][A-Za-z0-9_.-]{0,63}$")]
+Tracker = Literal["tensorboard", "mlflow", "wandb"]
 ClassWeighting = Literal["none", "inverse_frequency", "effective_number"]
 
 ONLY_HEAD = "tags"
@@ -720,6 +724,34 @@ class CheckpointConfig(Section):
     the folder of a checkpoint."""
 
 
+class TrackersConfig(Section):
+    """What `mlflow` and `wandb` call the run."""
+
+    project: str | None = Field(default=None, min_length=1)
+    """MLflow's experiment and the project of W&B; if not given, what `MLFLOW_EXPERIMENT_NAME` and
+    `WANDB_PROJECT` say, or else `bigner`."""
+
+    name: str | None = Field(default=None, min_length=1)
+    """Name of the run; run_dir, if not given."""
+
+    tags: dict[TagName, str] = {}
+    """Tags of the run, such as `{corpus: wnut17}`; in W&B `corpus:wnut17`."""
+
+    mlflow_uri: str | None = Field(default=None, min_length=1)
+    """MLflow's server or database, such as `http://mlflow:5000` or `sqlite:///mlflow.db`; if not
+    given, what `MLFLOW_TRACKING_URI` says."""
+
+    @model_validator(mode="after")
+    def _uri_holds_no_password(self) -> TrackersConfig:
+        if self.mlflow_uri is not None and hide_users(self.mlflow_uri) != self.mlflow_uri:
+            raise ValueError(
+                "mlflow_uri holds a user or a password, and run files are kept and shared; take it "
+                "out and set MLFLOW_TRACKING_URI, or MLFLOW_TRACKING_USERNAME and "
+                "MLFLOW_TRACKING_PASSWORD, in the environment"
+            )
+        return self
+
+
 class RunConfig(Section):
     """One run: everything that decides its result stands in here."""
 
@@ -757,8 +789,11 @@ class RunConfig(Section):
     checkpoint: CheckpointConfig = CheckpointConfig()
     """What is saved so that a run can go on."""
 
-    tracking: tuple[Literal["tensorboard"], ...] = Field(default=(), strict=False)
-    """Where the curves go besides metrics.jsonl."""
+    tracking: tuple[Tracker, ...] = Field(default=(), strict=False)
+    """Where the curves go besides metrics.jsonl: `tensorboard`, `mlflow`, `wandb`."""
+
+    trackers: TrackersConfig = TrackersConfig()
+    """What `mlflow` and `wandb` call the run."""
 
     @model_validator(mode="after")
     def _plateau_needs_validation(self) -> RunConfig:

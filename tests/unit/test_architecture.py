@@ -24,7 +24,7 @@ LAYERS = (
     ("strategies",),
     (
         *("evaluation", "checkpoint", "export", "prediction", "predictions", "run_dir", "table"),
-        *("weights", "card", "lint", "doctor"),
+        *("weights", "card", "lint", "doctor", "tracking"),
     ),
     ("comparison", "planning", "report", "training_run"),
     ("commands",),
@@ -197,6 +197,9 @@ def test_no_cycles() -> None:
         ("seqeval", "bigner.evaluation.metrics"),
         ("datasets", "bigner.data.formats.hub"),
         ("matplotlib", "bigner.report.charts"),
+        ("torch.utils.tensorboard", "bigner.tracking.tensorboard"),
+        ("mlflow", "bigner.tracking.mlflow"),
+        ("wandb", "bigner.tracking.wandb"),
         ("bigner.strategies.single", "bigner.strategies"),
         ("bigner.strategies.fsdp", "bigner.strategies"),
         ("bigner.strategies.zero", "bigner.strategies"),

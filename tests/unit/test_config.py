@@ -647,7 +647,7 @@ evaluation:
   every: often
 tracking:
   - tensorboard
-  - wandb
+  - neptune
 """
 
 
@@ -664,7 +664,7 @@ def test_all_problems_at_once_each_with_its_line(run_file: Path) -> None:
         "strategy.stage": (17, "must be 1, 2 or 3; got 7"),
         "strategy.reshard_after_forward": (18, "is not a field here; the fields here are "),
         "evaluation.every": (20, "must be 'epoch' or a whole number; got the text 'often'"),
-        "tracking.1": (23, "must be 'tensorboard'; got the text 'wandb'"),
+        "tracking.1": (23, "must be 'tensorboard', 'mlflow' or 'wandb'; got the text 'neptune'"),
     }
     assert found.keys() == expected.keys()
     for field, (line, message) in expected.items():

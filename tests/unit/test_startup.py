@@ -16,7 +16,7 @@ from tests.unit.helpers import SENTENCES, tiny_tokenizer, write_columns
 # From a tenth of a second for numpy to three seconds for deepspeed.
 HEAVY = {
     *("torch", "transformers", "tokenizers", "accelerate", "deepspeed", "tensorboard"),
-    "matplotlib",
+    *("matplotlib", "mlflow", "wandb"),
     *("numpy", "scipy", "sklearn", "seqeval", "pandas", "pyarrow", "datasets"),
 }
 OF_TRAINING = {"torch", "transformers", "tokenizers", "accelerate", "numpy", "scipy", "pyarrow"}
