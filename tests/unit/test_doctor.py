@@ -284,7 +284,8 @@ def test_this_machine() -> None:
     assert len(found) == len(report["findings"])
     assert report["possible"] is True
     assert sum(report["totals"].values()) == len(found)
-    assert found["torch"]["found"] == torch.__version__
+    # The installed package may leave out which build it is of.
+    assert torch.__version__.startswith(found["torch"]["found"])
     assert found["NCCL_DEBUG"]["found"] == "INFO"
     assert found["DS_ACCELERATOR"]["level"] == "warning"
     assert found["cores"]["found"].startswith(str(len(os.sched_getaffinity(0))))
