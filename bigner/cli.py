@@ -8,7 +8,7 @@ import shlex
 import sys
 from datetime import timedelta
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, cast
+from typing import TYPE_CHECKING, Annotated, Any, Literal, cast
 
 import typer
 
@@ -80,7 +80,10 @@ def plan(  # noqa: PLR0913, PLR0917
         ),
     ] = None,
     network: Annotated[
-        float, typer.Option(min=0.001, help="Between nodes: GB/s one way for each GPU.")
+        float,
+        typer.Option(
+            min=0.001, help="Between nodes: GB/s one way for each GPU; 50 is a 400 Gb/s port."
+        ),
     ] = 50.0,
     model_config: Annotated[
         Path | None,
@@ -281,7 +284,7 @@ def evaluate(
 
     config, source = _load(run_file, overrides)
     require_strategy(config, source.where)
-    chosen = _split(split)
+    chosen: Split = _chosen("--split", split, Split)
     model_dir = _model_folder(model or config.run_dir / "model")
     _require_place_for(predictions, "--predictions")
     with collector.loading():
@@ -523,27 +526,15 @@ def _warn(warnings: list[str]) -> None:
             warn(warning)
 
 
-def _split(name: str) -> Split:
-    from bigner.config.schema import SPLITS  # noqa: PLC0415
-    from bigner.errors import UserError  # noqa: PLC0415
-
-    for split in SPLITS:
-        if split == name:
-            return split
-    raise UserError(f"--split must be {', '.join(SPLITS)}; got {name!r}")
-
-
 def _require_scored_split(name: str | None) -> None:
     """Refuse what no run keeps predictions of."""
-    from bigner.errors import UserError  # noqa: PLC0415
-
-    if name not in (None, "test", "validation"):
-        raise UserError(f"--split must be test or validation; got {name!r}")
+    if name is not None:
+        _chosen("--split", name, Literal["test", "validation"])
 
 
 def _chosen(option: str, value: str, choices: Any) -> Any:
     """The value of an option that is one of a Literal's."""
-    from bigner.prediction.options import require_choice  # noqa: PLC0415
+    from bigner.config.checks import require_choice  # noqa: PLC0415
 
     require_choice(option, value, choices)
     return value

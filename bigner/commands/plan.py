@@ -7,16 +7,9 @@ from pathlib import Path
 from typing import Any
 
 from bigner.config.checks import Where, batch_problems, strategy_problems
-from bigner.config.deepspeed import check_tuning_file
-from bigner.config.schema import FsdpStrategy, RunConfig, ZeroStrategy
+from bigner.config.schema import RunConfig
 from bigner.errors import ConfigError, Problem, UserError
-from bigner.planning.hardware import (
-    DEFAULT_GPU,
-    DEFAULT_NETWORK_GBPS,
-    Links,
-    gpu_named,
-    link_gbps,
-)
+from bigner.planning.hardware import Links, gpu_named, link_gbps
 from bigner.planning.job import job_of
 from bigner.planning.model_config import find_shape
 from bigner.planning.report import Cluster, report
@@ -26,15 +19,15 @@ from bigner.planning.report import Cluster, report
 class PlanOptions:
     """What the command line says beside the run file."""
 
-    gpus: int = 1
-    nodes: int = 1
-    gpu: str = DEFAULT_GPU
-    memory_gib: float | None = None
-    link: str | None = None
-    network_gbps: float = DEFAULT_NETWORK_GBPS
-    model_config: Path | None = None
-    embedding_rows: int | None = None
-    simulate: bool = False
+    gpus: int
+    nodes: int
+    gpu: str
+    memory_gib: float | None
+    link: str | None
+    network_gbps: float
+    model_config: Path | None
+    embedding_rows: int | None
+    simulate: bool
 
     def cluster(self) -> Cluster:
         """The machines that are meant.
@@ -78,7 +71,7 @@ def plan(config: RunConfig, options: PlanOptions, where: Where) -> dict[str, Any
     # Which they are only the data can tell.
     planned["model"]["rows_not_known"] = in_use and options.embedding_rows is None
     if options.simulate:
-        if not isinstance(config.strategy, FsdpStrategy):
+        if not config.strategy.can_be_traced:
             raise UserError(
                 f"--simulate traces strategy fsdp, and strategy.kind is {config.strategy.kind!r}; "
                 f"for that the formulas have to do"
@@ -97,7 +90,4 @@ def _problems(config: RunConfig, cluster: Cluster, where: Where) -> list[Problem
     if config.precision == "bf16" and not cluster.gpu.has_bf16:
         message = f"{cluster.gpu.name} computes no bf16; set it to fp16, or take another --gpu"
         problems.append(Problem(where("precision"), "precision", message))
-    strategy = config.strategy
-    if isinstance(strategy, ZeroStrategy) and strategy.deepspeed_config is not None:
-        problems += check_tuning_file(strategy.deepspeed_config, strategy.stage)
     return problems

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import json
 import re
 from collections.abc import Iterator
 from pathlib import Path
 
 from bigner.config.checks import Where, is_file
 from bigner.config.schema import ModelConfig, RunConfig
-from bigner.config.text_file import read_text
+from bigner.config.text_file import read_object
 from bigner.errors import ConfigError, Problem
 
 # The ground on which large encoders do not collapse: the original recipes, and what people found
@@ -85,9 +84,8 @@ def _hidden_size(path: Path) -> int | None:
     if not is_file(path):
         return None
     try:
-        config = json.loads(read_text(path, "model config"))
-    except (ConfigError, ValueError, RecursionError):
+        width = read_object(path, "model config").get("hidden_size")
+    except ConfigError:
         # What is wrong with it is told when it is loaded.
         return None
-    width = config.get("hidden_size") if isinstance(config, dict) else None
     return width if isinstance(width, int) else None

@@ -6,8 +6,9 @@ import os
 from collections.abc import Callable
 from importlib.util import find_spec
 from pathlib import Path
+from typing import Any, get_args
 
-from bigner.config.deepspeed import node_ranks
+from bigner.config.deepspeed import node_ranks, tuning_of
 from bigner.config.schema import (
     DataConfig,
     FsdpStrategy,
@@ -15,7 +16,7 @@ from bigner.config.schema import (
     RunConfig,
     ZeroStrategy,
 )
-from bigner.errors import LaunchError, Problem
+from bigner.errors import LaunchError, Problem, UserError
 
 Where = Callable[[str], str]
 """From a dotted field to the place that sets it: ``file:line`` or an override."""
@@ -55,6 +56,16 @@ def hub_names(config: RunConfig) -> dict[str, str | None]:
 
 def _unless_folder(name: str | None) -> str | None:
     return None if name is None or is_folder(name) or missing_folder(name) else name
+
+
+def require_choice(name: str, value: object, choices: Any) -> None:
+    """Refuse what is none of a Literal's values.
+
+    Raises:
+        UserError: it is none of them.
+    """
+    if value not in get_args(choices):
+        raise UserError(f"{name} must be {', '.join(get_args(choices))}; got {value!r}")
 
 
 def launched_world_size() -> int:
@@ -143,13 +154,15 @@ def strategy_problems(config: RunConfig, world_size: int, where: Where) -> list[
             f"{strategy.dp_replicate} processes"
         )
         return [Problem(where(field), field, message)]
-    if isinstance(strategy, ZeroStrategy) and world_size % min(node_ranks(strategy), world_size):
-        field = "strategy.deepspeed_config"
-        message = (
-            f"zero_hpz_partition_size {node_ranks(strategy)} in {strategy.deepspeed_config} does "
-            f"not divide the world of {world_size}; set it to the ranks of a node"
-        )
-        return [Problem(where(field), field, message)]
+    if isinstance(strategy, ZeroStrategy):
+        ranks = node_ranks(tuning_of(strategy).get("zero_optimization", {}))
+        if world_size % min(ranks, world_size):
+            field = "strategy.deepspeed_config"
+            message = (
+                f"zero_hpz_partition_size {ranks} in {strategy.deepspeed_config} does not divide "
+                f"the world of {world_size}; set it to the ranks of a node"
+            )
+            return [Problem(where(field), field, message)]
     return []
 
 

@@ -10,7 +10,7 @@ from __future__ import annotations
 import difflib
 import json
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
@@ -164,17 +164,24 @@ REFUSED_KEYS: dict[str, dict[str, str]] = {
 _OF_STAGE_3 = ("offload_param", "zero_hpz_partition_size")
 
 
-def node_ranks(strategy: ZeroStrategy) -> int:
-    """Ranks among which ZeRO++ keeps weights, as the ds_configs file has it; 1 for no such thing.
+def tuning_of(strategy: ZeroStrategy) -> dict[str, Any]:
+    """What the strategy's ds_configs file says; nothing where there is none.
 
-    Nothing is said here of a file that is wrong, which ``check_tuning_file`` tells.
+    Raises:
+        ConfigError: the file is wrong.
     """
-    if strategy.deepspeed_config is None or strategy.stage < 3:
-        return 1
-    if check_tuning_file(strategy.deepspeed_config, strategy.stage):
-        return 1
-    tuning = json.loads(strategy.deepspeed_config.read_text(encoding="utf-8-sig"))
-    return int(tuning.get("zero_optimization", {}).get("zero_hpz_partition_size", 1))
+    path = strategy.deepspeed_config
+    if path is None:
+        return {}
+    if problems := check_tuning_file(path, strategy.stage):
+        raise ConfigError(problems)
+    tuning: dict[str, Any] = json.loads(path.read_text(encoding="utf-8-sig"))
+    return tuning
+
+
+def node_ranks(zero_optimization: Mapping[str, Any]) -> int:
+    """Ranks of a node, among which ZeRO++ keeps weights; 1 for no such thing."""
+    return int(zero_optimization.get("zero_hpz_partition_size", 1))
 
 
 def check_tuning_file(path: Path, stage: int = 3) -> list[Problem]:
@@ -308,11 +315,7 @@ def render(
         ConfigError: the ds_configs file is wrong.
         ValueError: the batch sizes do not fit the world size.
     """
-    tuning: dict[str, Any] = {}
-    if strategy.deepspeed_config is not None:
-        if problems := check_tuning_file(strategy.deepspeed_config, strategy.stage):
-            raise ConfigError(problems)
-        tuning = json.loads(strategy.deepspeed_config.read_text(encoding="utf-8-sig"))
+    tuning = tuning_of(strategy)
     zero = {**tuning.get("zero_optimization", {}), "stage": strategy.stage}
     if not training:
         zero["stage"] = 3 if strategy.stage == 3 else 0

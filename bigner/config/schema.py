@@ -602,6 +602,7 @@ class SingleStrategy(Section):
     """One process, nothing sharded: the reference for the others."""
 
     needs_process_group: ClassVar[bool] = False
+    can_be_traced: ClassVar[bool] = False
 
     kind: Literal["single"] = "single"
     """Tells the strategies apart."""
@@ -614,6 +615,7 @@ class FsdpStrategy(Section):
     """PyTorch FSDP2: `fully_shard` on every layer, the embeddings and the root."""
 
     needs_process_group: ClassVar[bool] = True
+    can_be_traced: ClassVar[bool] = True
 
     kind: Literal["fsdp"]
     """Tells the strategies apart."""
@@ -635,6 +637,7 @@ class ZeroStrategy(Section):
     """DeepSpeed ZeRO."""
 
     needs_process_group: ClassVar[bool] = True
+    can_be_traced: ClassVar[bool] = False
 
     kind: Literal["zero"]
     """Tells the strategies apart."""

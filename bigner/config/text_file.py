@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
+from typing import Any
 
 from bigner.errors import ConfigError, Problem
 
@@ -33,6 +35,21 @@ def read_text(path: Path, kind: str) -> str:
         raise _error(path, message) from None
     except OSError as error:
         raise _error(path, f"cannot be read: {error.strerror}") from None
+
+
+def read_object(path: Path, kind: str) -> dict[str, Any]:
+    """The JSON object that a small file holds.
+
+    Raises:
+        ConfigError: as ``read_text``, or it is no JSON object.
+    """
+    try:
+        values = json.loads(read_text(path, kind))
+    except (ValueError, RecursionError) as error:
+        raise _error(path, f"not valid JSON: {error}") from None
+    if not isinstance(values, dict):
+        raise _error(path, f"a {kind} is a JSON object")
+    return values
 
 
 def _error(path: Path, message: str) -> ConfigError:

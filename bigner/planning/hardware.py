@@ -49,11 +49,8 @@ GPUS: dict[str, Gpu] = {
 }
 HOP_WITHIN_NODE, HOP_BETWEEN_NODES = 2e-6, 10e-6
 """Seconds: assumptions, of the order that nccl's own tuning reckons with."""
-DEFAULT_GPU = "h100-80gb"
 _PCIE_GBPS = 25.0
 """Of the 32 GB/s a card has one way over PCIe 4, what collectives reach."""
-DEFAULT_NETWORK_GBPS = 50.0
-"""One 400 Gb/s port for each GPU."""
 
 
 def gpu_named(name: str) -> Gpu:

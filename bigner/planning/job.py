@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
 
+from bigner.config.deepspeed import node_ranks, tuning_of
 from bigner.config.schema import FsdpStrategy, Precision, RunConfig, StrategyConfig, ZeroStrategy
 from bigner.planning.shapes import ModelShape
 
@@ -71,7 +71,7 @@ class Job:
     @property
     def node_ranks(self) -> int | None:
         """Ranks of a node, which ZeRO++ spreads a second copy of the weights over, if it does."""
-        size = int(self.tuning.get("zero_hpz_partition_size", 1))
+        size = node_ranks(self.tuning)
         return min(size, self.ranks) if self.stage == 3 and size > 1 else None
 
     def offloads(self, what: Literal["optimizer", "param"]) -> bool:
@@ -83,7 +83,8 @@ class Job:
 def job_of(config: RunConfig, shape: ModelShape, ranks: int) -> Job:
     """The job that a run is with so many ranks.
 
-    The ds_configs file must have been checked.
+    Raises:
+        ConfigError: its ds_configs file is wrong.
     """
     training, window = config.training, config.data.max_length
     if training.batching == "tokens":
@@ -93,6 +94,9 @@ def job_of(config: RunConfig, shape: ModelShape, ranks: int) -> Job:
     else:
         tokens = training.micro_batch_size * window
         accumulation = training.accumulation(ranks) or 1
+    tuning: Mapping[str, Any] = {}
+    if isinstance(config.strategy, ZeroStrategy):
+        tuning = tuning_of(config.strategy).get("zero_optimization", {})
     evaluation = config.evaluation
     at_once = (
         evaluation.batch_tokens if not evaluation.batch_size else evaluation.batch_size * window
@@ -101,7 +105,7 @@ def job_of(config: RunConfig, shape: ModelShape, ranks: int) -> Job:
         shape=shape,
         precision=config.precision,
         strategy=config.strategy,
-        tuning=_tuning(config.strategy),
+        tuning=tuning,
         ranks=ranks,
         tokens=tokens,
         batching=training.batching,
@@ -111,11 +115,3 @@ def job_of(config: RunConfig, shape: ModelShape, ranks: int) -> Job:
         checkpointing=training.gradient_checkpointing,
         keeps_copies=config.checkpoint.every_steps is not None and config.checkpoint.background,
     )
-
-
-def _tuning(strategy: StrategyConfig) -> dict[str, Any]:
-    if not isinstance(strategy, ZeroStrategy) or strategy.deepspeed_config is None:
-        return {}
-    text = strategy.deepspeed_config.read_text(encoding="utf-8-sig")
-    section: dict[str, Any] = json.loads(text).get("zero_optimization", {})
-    return section

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import Any
 
 from bigner.config.checks import is_file, missing_folder
 from bigner.config.schema import ModelConfig, RunConfig
-from bigner.config.text_file import read_text
+from bigner.config.text_file import read_object
 from bigner.errors import ConfigError, ModelError
 from bigner.planning.known import known_config
 from bigner.planning.shapes import ModelShape, shape_of
@@ -103,11 +102,6 @@ def _from_hub(name: str, revision: str | None, *, ask_hub: bool) -> Path | None:
 
 def _read(path: Path) -> dict[str, Any]:
     try:
-        values = json.loads(read_text(path, "model config"))
+        return read_object(path, "model config")
     except ConfigError as error:
         raise ModelError(str(error)) from None
-    except (ValueError, RecursionError) as error:
-        raise ModelError(f"{path}: not valid JSON: {error}") from None
-    if not isinstance(values, dict):
-        raise ModelError(f"{path}: a model's config is a JSON object")
-    return values

@@ -6,7 +6,6 @@ from collections.abc import Iterator
 from dataclasses import asdict, dataclass, replace
 from typing import Any
 
-from bigner.config.schema import FsdpStrategy, SingleStrategy
 from bigner.planning.hardware import (
     GIB,
     GPUS,
@@ -157,7 +156,7 @@ def _scaling(job: Job, cluster: Cluster) -> Iterator[dict[str, Any]]:
     """The same work on each of 1 to 1,024 GPUs, and how much of the time they compute."""
     ranks = 1
     while ranks <= MOST_RANKS:
-        if ranks > 1 and isinstance(job.strategy, SingleStrategy):
+        if ranks > 1 and not job.strategy.needs_process_group:
             return
         here = _on(job, ranks)
         memory, time = memory_of(here), time_of(here, cluster.gpu, cluster.links)
@@ -176,7 +175,7 @@ def _scaling(job: Job, cluster: Cluster) -> Iterator[dict[str, Any]]:
 def _on(job: Job, ranks: int) -> Job:
     """The same on so many ranks; copies of the model are of as many ranks as they were."""
     strategy = job.strategy
-    if isinstance(strategy, FsdpStrategy) and strategy.dp_replicate > 1:
+    if job.replicas > 1:
         replicas = max(1, ranks // job.shard_ranks)
         strategy = strategy.model_copy(update={"dp_replicate": replicas})
     return replace(job, ranks=ranks, strategy=strategy)
@@ -184,8 +183,9 @@ def _on(job: Job, ranks: int) -> Job:
 
 def verdict(job: Job) -> str:
     """The memory of a run in one line, for ``validate``, which knows of no cluster."""
-    peak = memory_of(job).peak
-    roomy = [gpu for gpu in GPUS.values() if memory_of(job).fits(gpu.memory_gib)]
+    memory = memory_of(job)
+    peak = memory.peak
+    roomy = [gpu for gpu in GPUS.values() if memory.fits(gpu.memory_gib)]
     smallest = min(roomy, key=lambda gpu: gpu.memory_gib, default=None)
     says = "more than any GPU has" if smallest is None else f"fits {smallest.name} and larger"
     return f"{_gib(peak.total):,.2f} GiB a rank, at the peak in the {peak.phase}; {says}"

@@ -13,14 +13,13 @@ from dataclasses import dataclass
 from bigner.config.schema import FsdpStrategy, SingleStrategy
 from bigner.planning.hardware import Gpu, Links
 from bigner.planning.job import Job
+from bigner.planning.zero import BUCKET
 
 EFFICIENCY = 0.45
 """Of a card's dense matrix rate, what a step of an encoder reaches: an assumption."""
 LINK_EFFICIENCY = 0.7
 """Of a link's stated rate, what collectives reach: an assumption."""
 _MEMORY_EFFICIENCY = 0.7
-# DeepSpeed's own default of both.
-_BUCKET = 5e8
 
 
 @dataclass(frozen=True, slots=True)
@@ -108,8 +107,8 @@ def _whole_weights(job: Job) -> Traffic:
     shape, ranks = job.shape, job.ranks
     times = job.accumulation if job.stage == 2 else 1
     weights = job.value_bytes * shape.num_trained
-    gathers = -(-weights // round(job.tuning.get("allgather_bucket_size", _BUCKET)))
-    buckets = -(-shape.num_trained // round(job.tuning.get("reduce_bucket_size", _BUCKET)))
+    gathers = -(-weights // round(job.tuning.get("allgather_bucket_size", BUCKET)))
+    buckets = -(-shape.num_trained // round(job.tuning.get("reduce_bucket_size", BUCKET)))
     table = job.reduced_bytes * shape.table.numel * shape.table.is_trained
     return Traffic(
         Moved(0, 0, 1),
@@ -191,5 +190,4 @@ def _across(moved: Moved, links: Links, all_ranks: int) -> float:
 
 def _owned(job: Job) -> int:
     """Values that AdamW updates on a rank, reading four fp32 numbers of each and writing three."""
-    ranks = job.ranks if job.stage else job.shard_ranks
-    return -(-job.shape.num_trained // ranks)
+    return -(-job.shape.num_trained // job.shard_ranks)

@@ -9,7 +9,8 @@ from bigner.planning.job import Job
 from bigner.planning.moments import Held, Moment, Parts, around
 
 # DeepSpeed's own defaults.
-_BUCKET = 5e8
+BUCKET = 5e8
+"""Values that are reduced, or gathered under stages 1 and 2, at once."""
 _PREFETCH = 5e7
 _MAX_LIVE = 1e9
 _PERSISTENT = 1e5
@@ -21,8 +22,8 @@ def moments(job: Job) -> Iterator[Moment]:
     return _sharded_weights(job) if job.stage == 3 else _whole_weights(job)
 
 
-def _states(job: Job) -> tuple[Parts, int, int]:
-    """What stays between steps, and the values of a shard: all, and those that are trained."""
+def _states(job: Job) -> tuple[Parts, int]:
+    """What stays between steps, and the values of a shard that are trained."""
     shape = job.shape
     owned, trained = (-(-n // job.ranks) for n in (shape.numel, shape.num_trained))
     kept_dtype = 4 if job.accumulation > 1 else job.value_bytes
@@ -37,13 +38,13 @@ def _states(job: Job) -> tuple[Parts, int, int]:
         states["optimizer state"] = 8 * trained
         if job.stage >= 2:
             states["gradients"] = kept_dtype * trained
-    return states, owned, trained
+    return states, trained
 
 
 def _sharded_weights(job: Job) -> Iterator[Moment]:
     """Weights are gathered as they are met, and kept while DeepSpeed's limits allow."""
     shape, value, tuning = job.shape, job.value_bytes, job.tuning
-    states, _, trained = _states(job)
+    states, trained = _states(job)
     threshold = tuning.get("stage3_param_persistence_threshold", _PERSISTENT)
     small = sum(t.numel for unit in shape.units for t in unit.tensors if t.numel <= threshold)
     states["gathered weights"] = value * small
@@ -54,7 +55,7 @@ def _sharded_weights(job: Job) -> Iterator[Moment]:
     gathered = round(value * (live + coming))
     yield from around(job, states, gathered, 0)
     full = Held(activations(job), len(shape.layers))
-    bucket = min(tuning.get("reduce_bucket_size", _BUCKET), shape.num_trained)
+    bucket = min(tuning.get("reduce_bucket_size", BUCKET), shape.num_trained)
     kept = states.get("gradients", 0)
     held = {**states, "gathered weights": states["gathered weights"] + gathered}
     yield Moment(
@@ -102,10 +103,10 @@ def _sharded_weights(job: Job) -> Iterator[Moment]:
 def _whole_weights(job: Job) -> Iterator[Moment]:
     """Stages 1 and 2: whole weights on every rank, optimizer state and then gradients sharded."""
     shape, value, tuning = job.shape, job.value_bytes, job.tuning
-    states, _, trained = _states(job)
+    states, trained = _states(job)
     yield from around(job, states, 0, 0)
     full = Held(activations(job), len(shape.layers))
-    bucket = min(tuning.get("reduce_bucket_size", _BUCKET), shape.num_trained)
+    bucket = min(tuning.get("reduce_bucket_size", BUCKET), shape.num_trained)
     buckets = round((value + job.reduced_bytes) * bucket)
     kept = states.get("gradients", 0)
     whole = (4 if job.accumulation > 1 else value) * shape.num_trained if job.stage == 1 else 0

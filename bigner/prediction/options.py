@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any, Literal, get_args
+from typing import Literal
 
+from bigner.config.checks import require_choice
 from bigner.config.schema import Precision
 from bigner.errors import UserError
 
@@ -46,16 +47,6 @@ class TaggerOptions:
         _require_at_least("max_length", self.max_length, SHORTEST_WINDOW)
         _require_at_least("stride", self.stride, 0)
         _require_at_least("batch_tokens", self.batch_tokens, SHORTEST_WINDOW)
-
-
-def require_choice(name: str, value: object, choices: Any) -> None:
-    """Refuse what is none of a Literal's values.
-
-    Raises:
-        UserError: it is none of them.
-    """
-    if value not in get_args(choices):
-        raise UserError(f"{name} must be {', '.join(get_args(choices))}; got {value!r}")
 
 
 def _require_at_least(name: str, value: int | None, least: int) -> None:

@@ -487,7 +487,7 @@ WRONG: list[tuple[Callable[[], object], list[str], str]] = [
         ["a"],
         "no run is finished: a",
     ),
-    (lambda: finished("a"), ["a", "--split", "train"], "--split must be test or validation"),
+    (lambda: finished("a"), ["a", "--split", "train"], "--split must be test, validation"),
     (lambda: finished("a"), ["a", "--split", "validation"], "no run has scores on validation"),
     (lambda: finished("a"), ["a", "--output", "t.txt"], "--output must end in .md, .json, .csv"),
     (lambda: finished("a"), ["a", "--output", "no/t.md"], "--output 'no/t.md' cannot be written"),

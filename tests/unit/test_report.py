@@ -537,7 +537,7 @@ WRONG: list[tuple[Callable[[], object], list[str], str]] = [
     (broken("summary.json", '{"test": {"f1": "x"}}'), ["a"], "test.f1 must be a number; got 'x'"),
     (a_run, ["a", "nowhere"], "there is no folder 'nowhere'"),
     (a_run, ["a", "--split", "validation"], "a has no scores on validation; try --split"),
-    (a_run, ["a", "--split", "train"], "--split must be test or validation; got 'train'"),
+    (a_run, ["a", "--split", "train"], "--split must be test, validation; got 'train'"),
     (a_run, ["a", "--head", "x"], "a has no head 'x'; it has tags"),
     (
         lambda: a_run(**heads(ner="tags", pos="classes")),
