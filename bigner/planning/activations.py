@@ -10,7 +10,6 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from bigner.config.schema import SingleStrategy
 from bigner.planning.job import Job
 
 _MASK = 1
@@ -38,7 +37,7 @@ def activations(job: Job) -> Activations:
     """What one micro-batch keeps."""
     shape, tokens = job.shape, job.tokens
     hidden, value = shape.hidden_size, job.value_bytes
-    stream = _stream_bytes(job)
+    stream = job.stream_bytes
     mask = _MASK * hidden if shape.dropout else 0
     whole = _layer(job)
     kept = _kept(job, whole)
@@ -55,14 +54,9 @@ def activations(job: Job) -> Activations:
     )
 
 
-def _stream_bytes(job: Job) -> int:
-    """Bytes of a value between layers: autocast computes norms, and so sums, in fp32."""
-    return 4 if isinstance(job.strategy, SingleStrategy) else job.value_bytes
-
-
 def _layer(job: Job) -> int:
     """Bytes per piece that a layer keeps if nothing of it is recomputed."""
-    shape, value, stream = job.shape, job.value_bytes, _stream_bytes(job)
+    shape, value, stream = job.shape, job.value_bytes, job.stream_bytes
     hidden, middle = shape.hidden_size, shape.intermediate_size
     attention = 4 * hidden * value + 4 * shape.num_heads
     norms = 2 * (hidden * stream + _STATISTICS)
@@ -79,7 +73,7 @@ def _layer(job: Job) -> int:
 def _kept(job: Job, whole: int) -> int:
     """Bytes per piece that a layer keeps under the run's checkpointing."""
     shape, value = job.shape, job.value_bytes
-    entered = shape.hidden_size * _stream_bytes(job)
+    entered = shape.hidden_size * job.stream_bytes
     if not job.checkpointing:
         return whole
     if job.checkpointing is True:
@@ -91,7 +85,7 @@ def _kept(job: Job, whole: int) -> int:
 
 def predicting_bytes(job: Job) -> int:
     """The most that a forward without a graph holds at once."""
-    shape, value, stream = job.shape, job.value_bytes, _stream_bytes(job)
+    shape, value, stream = job.shape, job.value_bytes, job.stream_bytes
     hidden = shape.hidden_size
     middle = shape.intermediate_size * (3 if shape.is_gated else 2)
     widest = max(2 * hidden * stream + middle * value, hidden * stream + 5 * hidden * value)

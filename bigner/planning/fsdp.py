@@ -1,13 +1,15 @@
-"""The moments of a step under FSDP2."""
+"""A plan under FSDP2."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import replace
 
 from bigner.config.schema import FsdpStrategy
 from bigner.planning.activations import activations
-from bigner.planning.job import Job
+from bigner.planning.job import Change, Job
 from bigner.planning.moments import Held, Moment, Parts, around, largest_shards
+from bigner.planning.moved import Traffic, ring
 
 
 def moments(job: Job) -> Iterator[Moment]:
@@ -47,11 +49,7 @@ def _forward(job: Job, states: Parts, weight: int, buffer: int) -> Iterator[Mome
             },
         )
         last = coming
-        stays_open += 0 if _reshards(job) else opened
-
-
-def _reshards(job: Job) -> bool:
-    return not isinstance(job.strategy, FsdpStrategy) or job.strategy.reshard_after_forward
+        stays_open += 0 if _strategy(job).reshard_after_forward else opened
 
 
 def _before(job: Job) -> int:
@@ -67,7 +65,7 @@ def _backward(job: Job, states: Parts, weight: int, buffer: int) -> Iterator[Mom
     reduced = job.reduced_bytes
     done, sent, before = 0, 0, _before(job)
     order = list(reversed(shape.units[1:]))
-    stay_open = 0 if _reshards(job) else weight
+    stay_open = 0 if _strategy(job).reshard_after_forward else weight
     for k, unit in enumerate(order):
         is_table = unit is shape.table
         layer = len(shape.layers) - k
@@ -101,3 +99,41 @@ def _backward(job: Job, states: Parts, weight: int, buffer: int) -> Iterator[Mom
         )
         sent = sending
         done += 4 * unit.shard(ranks) * unit.is_trained
+
+
+def traffic(job: Job) -> Traffic:
+    """Units are gathered for the forward, and again for the backward if they were let go."""
+    shape, ranks, micro = job.shape, job.shard_ranks, job.accumulation
+    trained = [unit for unit in shape.units if unit.is_trained]
+    reduced = job.reduced_bytes * shape.num_trained
+    # The table is not gathered again for its gradient, nor is the head, which stays.
+    again = [shape.embeddings, *shape.layers] if _strategy(job).reshard_after_forward else []
+    table = job.reduced_bytes * shape.table.numel * shape.table.is_trained
+    return Traffic(
+        ring(job.value_bytes * shape.numel, len(shape.units), ranks, micro),
+        ring(job.value_bytes * sum(unit.numel for unit in again), len(again), ranks, micro),
+        ring(reduced, len(trained), ranks, micro),
+        # An all-reduce goes around twice.
+        ring(reduced // ranks, len(trained), job.replicas, 2 * micro),
+        ring(table, 1, ranks, 1),
+    )
+
+
+def changes(job: Job) -> Iterator[Change]:
+    """Letting layers go, and one copy of the model in place of several."""
+    if not _strategy(job).reshard_after_forward:
+        job = _with(job, reshard_after_forward=True)
+        cost = "one more all-gather in each micro-batch"
+        yield Change("strategy.reshard_after_forward=true", cost, job)
+    if job.replicas > 1:
+        job = _with(job, dp_replicate=1)
+        yield Change("strategy.dp_replicate=1", "gathers over all nodes", job)
+
+
+def _strategy(job: Job) -> FsdpStrategy:
+    assert isinstance(job.strategy, FsdpStrategy)
+    return job.strategy
+
+
+def _with(job: Job, **values: object) -> Job:
+    return replace(job, strategy=job.strategy.model_copy(update=values))

@@ -54,6 +54,13 @@ class Job:
         return 4 if dtype == "fp32" else self.value_bytes
 
     @property
+    def stream_bytes(self) -> int:
+        """Bytes of a value between layers: autocast, which is for strategies that shard nothing,
+        computes norms, and so sums, in fp32.
+        """
+        return self.value_bytes if self.strategy.needs_process_group else 4
+
+    @property
     def replicas(self) -> int:
         """Copies of the sharded model."""
         return self.strategy.dp_replicate if isinstance(self.strategy, FsdpStrategy) else 1
@@ -78,6 +85,17 @@ class Job:
         """Whether ZeRO keeps it in host memory."""
         section = self.tuning.get(f"offload_{what}")
         return isinstance(section, dict) and section.get("device") == "cpu"
+
+
+@dataclass(frozen=True, slots=True)
+class Change:
+    """A change to a run."""
+
+    change: str
+    """Fields and their values, as overrides."""
+    cost: str
+    job: Job
+    """The run with it."""
 
 
 def job_of(config: RunConfig, shape: ModelShape, ranks: int) -> Job:

@@ -8,10 +8,9 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from bigner.config.schema import FsdpStrategy, SingleStrategy
-from bigner.planning import fsdp, single, zero
 from bigner.planning.hardware import GIB
 from bigner.planning.job import Job
+from bigner.planning.layouts import layout_of
 from bigner.planning.moments import PHASES, Moment, Phase
 
 RESERVED_GIB = 1.5
@@ -45,14 +44,8 @@ class Memory:
 
 def memory_of(job: Job) -> Memory:
     """The memory of each phase."""
-    if isinstance(job.strategy, SingleStrategy):
-        moments = single.moments(job)
-    elif isinstance(job.strategy, FsdpStrategy):
-        moments = fsdp.moments(job)
-    else:
-        moments = zero.moments(job)
     fullest: dict[Phase, Moment] = {}
-    for moment in moments:
+    for moment in layout_of(job).moments(job):
         before = fullest.get(moment.phase)
         if before is None or moment.total > before.total:
             fullest[moment.phase] = moment

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 
-from bigner.config.schema import FsdpStrategy, SingleStrategy, ZeroStrategy
-from bigner.planning.job import Job
+from bigner.planning.job import Change, Job
+from bigner.planning.layouts import layout_of
 from bigner.planning.memory import memory_of
 
 MOST_RANKS = 1024
@@ -28,18 +28,18 @@ def remedies(job: Job, memory_gib: float) -> list[Remedy]:
     suffices.
     """
     found = []
-    for change, cost, changed in _changes(job, memory_gib):
-        memory = memory_of(changed)
-        found.append(Remedy(change, cost, memory.peak.total, memory.fits(memory_gib)))
+    for one in _changes(job, memory_gib):
+        memory = memory_of(one.job)
+        found.append(Remedy(one.change, one.cost, memory.peak.total, memory.fits(memory_gib)))
         if found[-1].fits:
             break
     return found
 
 
-def _changes(job: Job, memory_gib: float) -> Iterator[tuple[str, str, Job]]:
+def _changes(job: Job, memory_gib: float) -> Iterator[Change]:
     if memory_of(job).peak.phase == "evaluation" and job.evaluation_tokens > job.window:
         job = replace(job, evaluation_tokens=job.window)
-        yield (
+        yield Change(
             f"evaluation.batch_tokens={job.window}, no evaluation.batch_size",
             "slower evaluation",
             job,
@@ -49,44 +49,22 @@ def _changes(job: Job, memory_gib: float) -> Iterator[tuple[str, str, Job]]:
         job = with_micro_batch(job, fitting)
         size = {"samples": ("size", fitting), "tokens": ("tokens", fitting * job.window)}
         name, value = size[job.batching]
-        yield (
+        yield Change(
             f"training.micro_batch_{name}={value}",
             "nothing but speed: more micro-batches make up the same global batch",
             job,
         )
     if not job.checkpointing:
         job = replace(job, checkpointing="selective")
-        yield "training.gradient_checkpointing=selective", "a few percent of time", job
+        yield Change("training.gradient_checkpointing=selective", "a few percent of time", job)
     if job.checkpointing == "selective":
         job = replace(job, checkpointing=True)
-        yield "training.gradient_checkpointing=true", "about a third more time", job
-    if isinstance(job.strategy, FsdpStrategy) and not job.strategy.reshard_after_forward:
-        strategy = job.strategy.model_copy(update={"reshard_after_forward": True})
-        job = replace(job, strategy=strategy)
-        yield "strategy.reshard_after_forward=true", "one more all-gather in each micro-batch", job
-    if isinstance(job.strategy, FsdpStrategy) and job.replicas > 1:
-        job = replace(job, strategy=job.strategy.model_copy(update={"dp_replicate": 1}))
-        yield "strategy.dp_replicate=1", "gathers over all nodes", job
-    if isinstance(job.strategy, ZeroStrategy) and job.stage < 3:
-        job = replace(job, strategy=job.strategy.model_copy(update={"stage": 3}))
-        yield "strategy.stage=3", "one and a half times the traffic", job
-    if isinstance(job.strategy, SingleStrategy):
-        job = replace(job, strategy=FsdpStrategy(kind="fsdp"))
-        yield "strategy={kind: fsdp}", "a launch with torchrun", job
-    yield from _offloaded(job)
+        yield Change("training.gradient_checkpointing=true", "about a third more time", job)
+    for change in layout_of(job).changes(job):
+        job = change.job
+        yield change
     if (ranks := fewest_ranks(job, memory_gib)) is not None and ranks > job.ranks:
-        yield f"{ranks} GPUs", "more GPUs", replace(job, ranks=ranks)
-
-
-def _offloaded(job: Job) -> Iterator[tuple[str, str, Job]]:
-    if job.stage < 3 or job.offloads("optimizer"):
-        return
-    tuning = {**job.tuning, "offload_optimizer": {"device": "cpu"}}
-    yield (
-        "strategy.deepspeed_config=ds_configs/zero3_offload.json",
-        "an update at the speed of the host",
-        replace(job, tuning=tuning),
-    )
+        yield Change(f"{ranks} GPUs", "more GPUs", replace(job, ranks=ranks))
 
 
 def with_micro_batch(job: Job, windows: int) -> Job:

@@ -15,6 +15,7 @@ from bigner.planning.hardware import (
     Links,
 )
 from bigner.planning.job import Job
+from bigner.planning.layouts import layout_of
 from bigner.planning.memory import RESERVED_GIB, Memory, memory_of
 from bigner.planning.remedies import (
     MOST_RANKS,
@@ -22,7 +23,7 @@ from bigner.planning.remedies import (
     largest_micro_batch,
     remedies,
 )
-from bigner.planning.traffic import EFFICIENCY, LINK_EFFICIENCY, flops_of, time_of, traffic_of
+from bigner.planning.traffic import EFFICIENCY, LINK_EFFICIENCY, flops_of, time_of
 from bigner.planning.zero import deepspeed_estimate
 
 
@@ -83,7 +84,7 @@ def report(job: Job, cluster: Cluster) -> dict[str, Any]:
             "on_half_of_them": _on_half(job, fewest),
             **({"deepspeed_states_gib": _gib(deepspeed_estimate(job))} if job.stage else {}),
         },
-        "traffic_gb": traffic_of(job).in_gb(),
+        "traffic_gb": layout_of(job).traffic(job).in_gb(),
         "time": _time(job, cluster),
         "scaling": list(_scaling(job, cluster)),
         "remedies": [] if fits else [_remedy(asdict(one)) for one in remedies(job, gib)],

@@ -1,12 +1,15 @@
-"""The moments of a step in one process."""
+"""A plan of one process: nothing is sharded and nothing sent."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import replace
 
+from bigner.config.schema import FsdpStrategy
 from bigner.planning.activations import activations
-from bigner.planning.job import Job
+from bigner.planning.job import Change, Job
 from bigner.planning.moments import Held, Moment, Parts, around
+from bigner.planning.moved import NOTHING, Traffic
 
 
 def moments(job: Job) -> Iterator[Moment]:
@@ -54,3 +57,14 @@ def moments(job: Job) -> Iterator[Moment]:
         },
     )
     yield Moment("update", "AdamW", {**states, "gradients": gradients})
+
+
+def traffic(job: Job) -> Traffic:  # noqa: ARG001
+    """There is nobody to send to."""
+    return Traffic(NOTHING, NOTHING, NOTHING, NOTHING, NOTHING)
+
+
+def changes(job: Job) -> Iterator[Change]:
+    """Sharding it."""
+    sharded = replace(job, strategy=FsdpStrategy(kind="fsdp"))
+    yield Change("strategy={kind: fsdp}", "a launch with torchrun", sharded)

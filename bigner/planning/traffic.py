@@ -10,46 +10,16 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from bigner.config.schema import FsdpStrategy, SingleStrategy
 from bigner.planning.hardware import Gpu, Links
 from bigner.planning.job import Job
-from bigner.planning.zero import BUCKET
+from bigner.planning.layouts import layout_of
+from bigner.planning.moved import Moved
 
 EFFICIENCY = 0.45
 """Of a card's dense matrix rate, what a step of an encoder reaches: an assumption."""
 LINK_EFFICIENCY = 0.7
 """Of a link's stated rate, what collectives reach: an assumption."""
 _MEMORY_EFFICIENCY = 0.7
-
-
-@dataclass(frozen=True, slots=True)
-class Moved:
-    """What the collectives of one kind send in an optimizer step."""
-
-    num_bytes: int
-    """Of one rank."""
-    calls: int
-    ranks: int
-    """Of a ring; each call goes around it once."""
-
-
-@dataclass(frozen=True, slots=True)
-class Traffic:
-    """What a rank sends in one optimizer step."""
-
-    gathered_forward: Moved
-    gathered_backward: Moved
-    """Under ZeRO's stages 1 and 2, what is gathered after the update."""
-    reduced: Moved
-    replicated: Moved
-    """The all-reduce between copies of the model."""
-    last_reduced: Moved
-    """Of ``reduced``, the table's in the last micro-batch, with nothing to compute beside it."""
-
-    def in_gb(self) -> dict[str, float]:
-        """GB of each kind."""
-        kinds = ("gathered_forward", "gathered_backward", "reduced", "replicated")
-        return {kind: round(getattr(self, kind).num_bytes / 1e9, 3) for kind in kinds}
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,55 +38,6 @@ class StepTime:
     def bound_by(self) -> str:
         """What holds it up."""
         return "link" if self.link > self.compute else "compute"
-
-
-def traffic_of(job: Job) -> Traffic:
-    """What one optimizer step of a rank sends, and in how many collectives."""
-    if isinstance(job.strategy, SingleStrategy):
-        nothing = Moved(0, 0, 1)
-        return Traffic(nothing, nothing, nothing, nothing, nothing)
-    if 0 < job.stage < 3:
-        return _whole_weights(job)
-    shape, ranks, micro = job.shape, job.shard_ranks, job.accumulation
-    trained = [unit for unit in shape.units if unit.is_trained]
-    reduced = job.reduced_bytes * shape.num_trained
-    again = [shape.embeddings, *shape.layers]
-    if isinstance(job.strategy, FsdpStrategy) and not job.strategy.reshard_after_forward:
-        again = []
-    within = job.node_ranks or ranks
-    table = job.reduced_bytes * shape.table.numel * shape.table.is_trained
-    return Traffic(
-        _ring(job.value_bytes * shape.numel, len(shape.units), ranks, micro),
-        # The table is not gathered again for its gradient, nor is the head, which stays.
-        _ring(job.value_bytes * sum(unit.numel for unit in again), len(again), within, micro),
-        _ring(reduced, len(trained), ranks, micro),
-        # An all-reduce goes around twice.
-        _ring(reduced // ranks, len(trained), job.replicas, 2 * micro),
-        _ring(table, 1, ranks, 1),
-    )
-
-
-def _ring(num_bytes: float, calls: int, ranks: int, times: int) -> Moved:
-    """A gather or reduction of so many bytes in all, so many times."""
-    sent = num_bytes * times * (ranks - 1) / ranks
-    return Moved(round(sent), calls * times if ranks > 1 else 0, ranks)
-
-
-def _whole_weights(job: Job) -> Traffic:
-    """Stages 1 and 2: weights come once, after the update, and stage 1 reduces once a step."""
-    shape, ranks = job.shape, job.ranks
-    times = job.accumulation if job.stage == 2 else 1
-    weights = job.value_bytes * shape.num_trained
-    gathers = -(-weights // round(job.tuning.get("allgather_bucket_size", BUCKET)))
-    buckets = -(-shape.num_trained // round(job.tuning.get("reduce_bucket_size", BUCKET)))
-    table = job.reduced_bytes * shape.table.numel * shape.table.is_trained
-    return Traffic(
-        Moved(0, 0, 1),
-        _ring(weights, gathers, ranks, 1),
-        _ring(job.reduced_bytes * shape.num_trained, buckets, ranks, times),
-        Moved(0, 0, 1),
-        _ring(table, 1, ranks, 1),
-    )
 
 
 def flops_of(job: Job) -> tuple[float, float]:
@@ -147,7 +68,7 @@ def flops_of(job: Job) -> tuple[float, float]:
 
 def time_of(job: Job, gpu: Gpu, links: Links) -> StepTime:
     """The seconds of a step, gathers and reductions hidden behind what is computed meanwhile."""
-    moved, (forward, backward) = traffic_of(job), flops_of(job)
+    moved, (forward, backward) = layout_of(job).traffic(job), flops_of(job)
     rate = EFFICIENCY * gpu.tflops(job.precision) * 1e12
     micro = job.accumulation
     computing_forward, computing_backward = micro * forward / rate, micro * backward / rate

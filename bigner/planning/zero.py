@@ -1,16 +1,17 @@
-"""The moments of a step under DeepSpeed's stages, and what its own estimators say."""
+"""A plan under DeepSpeed's stages, and what its own estimators say."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import replace
 
 from bigner.planning.activations import activations
-from bigner.planning.job import Job
+from bigner.planning.job import Change, Job
 from bigner.planning.moments import Held, Moment, Parts, around
+from bigner.planning.moved import NOTHING, Traffic, ring
 
 # DeepSpeed's own defaults.
-BUCKET = 5e8
-"""Values that are reduced, or gathered under stages 1 and 2, at once."""
+_BUCKET = 5e8
 _PREFETCH = 5e7
 _MAX_LIVE = 1e9
 _PERSISTENT = 1e5
@@ -55,7 +56,7 @@ def _sharded_weights(job: Job) -> Iterator[Moment]:
     gathered = round(value * (live + coming))
     yield from around(job, states, gathered, 0)
     full = Held(activations(job), len(shape.layers))
-    bucket = min(tuning.get("reduce_bucket_size", BUCKET), shape.num_trained)
+    bucket = min(tuning.get("reduce_bucket_size", _BUCKET), shape.num_trained)
     kept = states.get("gradients", 0)
     held = {**states, "gathered weights": states["gathered weights"] + gathered}
     yield Moment(
@@ -106,7 +107,7 @@ def _whole_weights(job: Job) -> Iterator[Moment]:
     states, trained = _states(job)
     yield from around(job, states, 0, 0)
     full = Held(activations(job), len(shape.layers))
-    bucket = min(tuning.get("reduce_bucket_size", BUCKET), shape.num_trained)
+    bucket = min(tuning.get("reduce_bucket_size", _BUCKET), shape.num_trained)
     buckets = round((value + job.reduced_bytes) * bucket)
     kept = states.get("gradients", 0)
     whole = (4 if job.accumulation > 1 else value) * shape.num_trained if job.stage == 1 else 0
@@ -129,6 +130,61 @@ def _whole_weights(job: Job) -> Iterator[Moment]:
         },
     )
     yield Moment("update", "AdamW", {**states, "gradients": kept + whole + 4 * trained})
+
+
+def traffic(job: Job) -> Traffic:
+    """Modules are gathered for the forward and for the backward; under ZeRO++ for that within a
+    node.
+    """
+    if job.stage < 3:
+        return _traffic_of_whole_weights(job)
+    shape, ranks, micro = job.shape, job.ranks, job.accumulation
+    trained = sum(unit.is_trained for unit in shape.units)
+    again = [shape.embeddings, *shape.layers]
+    table = job.reduced_bytes * shape.table.numel * shape.table.is_trained
+    return Traffic(
+        ring(job.value_bytes * shape.numel, len(shape.units), ranks, micro),
+        ring(
+            job.value_bytes * sum(unit.numel for unit in again),
+            len(again),
+            job.node_ranks or ranks,
+            micro,
+        ),
+        ring(job.reduced_bytes * shape.num_trained, trained, ranks, micro),
+        NOTHING,
+        ring(table, 1, ranks, 1),
+    )
+
+
+def _traffic_of_whole_weights(job: Job) -> Traffic:
+    """Stages 1 and 2: weights come once, after the update, and stage 1 reduces once a step."""
+    shape, ranks = job.shape, job.ranks
+    times = job.accumulation if job.stage == 2 else 1
+    weights = job.value_bytes * shape.num_trained
+    gathers = -(-weights // round(job.tuning.get("allgather_bucket_size", _BUCKET)))
+    buckets = -(-shape.num_trained // round(job.tuning.get("reduce_bucket_size", _BUCKET)))
+    table = job.reduced_bytes * shape.table.numel * shape.table.is_trained
+    return Traffic(
+        NOTHING,
+        ring(weights, gathers, ranks, 1),
+        ring(job.reduced_bytes * shape.num_trained, buckets, ranks, times),
+        NOTHING,
+        ring(table, 1, ranks, 1),
+    )
+
+
+def changes(job: Job) -> Iterator[Change]:
+    """Sharding all, and optimizer state on the host."""
+    if job.stage < 3:
+        job = replace(job, strategy=job.strategy.model_copy(update={"stage": 3}))
+        yield Change("strategy.stage=3", "one and a half times the traffic", job)
+    if not job.offloads("optimizer"):
+        tuning = {**job.tuning, "offload_optimizer": {"device": "cpu"}}
+        yield Change(
+            "strategy.deepspeed_config=ds_configs/zero3_offload.json",
+            "an update at the speed of the host",
+            replace(job, tuning=tuning),
+        )
 
 
 def deepspeed_estimate(job: Job) -> int:

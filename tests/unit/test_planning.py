@@ -20,7 +20,9 @@ from bigner.modeling import parameters_on_meta, units
 from bigner.planning.hardware import GIB, GPUS, Links, link_gbps
 from bigner.planning.job import Job, job_of
 from bigner.planning.known import known_config
+from bigner.planning.layouts import layout_of
 from bigner.planning.memory import memory_of
+from bigner.planning.moved import Traffic
 from bigner.planning.remedies import (
     fewest_ranks,
     largest_micro_batch,
@@ -28,7 +30,7 @@ from bigner.planning.remedies import (
     with_micro_batch,
 )
 from bigner.planning.shapes import shape_of
-from bigner.planning.traffic import flops_of, time_of, traffic_of
+from bigner.planning.traffic import flops_of, time_of
 from bigner.planning.zero import deepspeed_estimate
 from tests.ranks.launch import environment
 
@@ -67,6 +69,10 @@ def job(
         keeps_copies=True,
     )
     return replace(made, **others)
+
+
+def traffic_of(made: Job) -> Traffic:
+    return layout_of(made).traffic(made)
 
 
 def peak(made: Job) -> int:
