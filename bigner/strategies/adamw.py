@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
-from contextlib import AbstractContextManager
 
 import numpy as np
 import torch
@@ -18,10 +17,19 @@ from bigner.strategies.base import PendingOutcome, Strategy
 ZerosLike = Callable[[torch.Tensor], torch.Tensor]
 
 
-def adamw(model: PreTrainedModel, training: TrainingConfig) -> torch.optim.AdamW:
-    """The optimizer of every strategy, over the parameters that are trained."""
+Masters = Mapping[torch.Tensor, torch.Tensor]
+"""Parameters that are low-precision copies -> their fp32 values, which are what is optimised."""
+
+
+def adamw(
+    model: PreTrainedModel, training: TrainingConfig, masters: Masters | None = None
+) -> torch.optim.AdamW:
+    """The optimizer of every strategy, over the parameters that are trained, or their masters."""
+    groups = parameter_groups(model, training)
+    for group in groups:
+        group["params"] = [(masters or {}).get(p, p) for p in group["params"]]
     return torch.optim.AdamW(
-        parameter_groups(model, training),
+        groups,
         lr=training.learning_rate,
         betas=(training.adam_beta1, training.adam_beta2),
         eps=training.adam_epsilon,
@@ -95,7 +103,7 @@ class LossScale:
 
 
 class Stepper:
-    """AdamW with clipping and, under fp16, a dynamic loss scale, over torch parameters.
+    """AdamW with clipping and, under fp16, a dynamic loss scale, over torch tensors.
 
     Unscaling, clipping and the update are one pass of the fused AdamW over the gradients, which
     also skips a step whose gradient is not finite.
@@ -105,6 +113,7 @@ class Stepper:
         training: its optimizer and clipping.
         precision: fp16 has a loss scale.
         world: over which gradients are sharded, if they are.
+        masters: of parameters that are copies; their gradients are what counts.
         zeros_like: makes optimizer state.
         local: this rank's values of a gradient.
         copies: of the model among the ranks; each has all gradients.
@@ -116,12 +125,15 @@ class Stepper:
         training: TrainingConfig,
         precision: Precision,
         world: World,
+        masters: Masters | None = None,
         zeros_like: ZerosLike = untouched_zeros,
         local: Callable[[torch.Tensor], torch.Tensor] = torch.Tensor.detach,
         copies: int = 1,
     ) -> None:
-        self.optimizer = adamw(model, training)
-        self._parameters = [p for p in model.parameters() if p.requires_grad]
+        self.optimizer = adamw(model, training, masters)
+        self._parameters = [
+            (masters or {}).get(p, p) for p in model.parameters() if p.requires_grad
+        ]
         create_adamw_state(self.optimizer, self._parameters, zeros_like)
         self._max_norm = training.max_grad_norm or float("inf")
         self._scale = LossScale(precision, world.device)
@@ -148,6 +160,7 @@ class Stepper:
         self._scale.update(overflowed)
         return PendingOutcome(torch.stack([grad_norm, overflowed.float(), scale]))
 
+    @torch.no_grad()
     def _grad_norm(self) -> torch.Tensor:
         """2-norm of the unscaled gradient, over all ranks."""
         gradients = [self._local(p.grad) for p in self._parameters if p.grad is not None]
@@ -177,7 +190,6 @@ class TorchStrategy(Strategy):
     Args:
         model: ready to run.
         stepper: None if the model is only to predict.
-        autocast: what a forward is computed in.
         cancel_mean: what the backend divides gradients by.
     """
 
@@ -185,12 +197,10 @@ class TorchStrategy(Strategy):
         self,
         model: PreTrainedModel,
         stepper: Stepper | None,
-        autocast: AbstractContextManager[object],
         cancel_mean: int,
     ) -> None:
         self._model = model
         self._stepper = stepper
-        self._autocast = autocast
         self._cancel_mean = cancel_mean
 
     @property
@@ -198,15 +208,15 @@ class TorchStrategy(Strategy):
         assert self._stepper is not None, "opened to predict, not to train"
         return self._stepper
 
-    def _moments(self, parameter: torch.Tensor) -> dict[str, torch.Tensor]:
+    def _moments(self, master: torch.Tensor) -> dict[str, torch.Tensor]:
         """AdamW's two moments of a parameter; none if it is frozen or nothing is trained."""
-        state = self._stepper.optimizer.state.get(parameter) if self._stepper else None
+        state = self._stepper.optimizer.state.get(master) if self._stepper else None
         return {key: state[key] for key in ("exp_avg", "exp_avg_sq")} if state else {}
 
     def forward(self, inputs: Mapping[str, torch.Tensor]) -> torch.Tensor:
-        self._model.train()
-        with self._autocast:
-            logits: torch.Tensor = self._model(**inputs).logits
+        if not self._model.training:
+            self._model.train()
+        logits: torch.Tensor = self._model(**inputs).logits
         return logits
 
     def backward(self, loss_share: torch.Tensor, *, last: bool) -> None:  # noqa: ARG002
@@ -217,13 +227,10 @@ class TorchStrategy(Strategy):
 
     @torch.no_grad()
     def predict(self, inputs: Mapping[str, torch.Tensor]) -> torch.Tensor:
-        self._model.eval()
-        with self._autocast:
-            logits: torch.Tensor = self._model(**inputs).logits
+        if self._model.training:
+            self._model.eval()
+        logits: torch.Tensor = self._model(**inputs).logits
         return logits
-
-    def publish(self) -> None:
-        """Nothing to do: low-precision copies are made from the shards in every forward."""
 
     def scalars(self) -> dict[str, float]:
         return self._training.scalars()

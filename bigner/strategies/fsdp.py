@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Iterator
-from contextlib import nullcontext
 
 import torch
 import torch.distributed as dist
@@ -46,7 +45,7 @@ class Fsdp(TorchStrategy):
         stepper = None
         if training:
             stepper = _stepper(model, config, training, precision, world, _zeros_like)
-        super().__init__(model, stepper, nullcontext(), cancel_mean=world.size)
+        super().__init__(model, stepper, cancel_mean=world.size)
 
     def shards(self) -> Iterator[Shard]:
         # A forward without a backward leaves the root gathered; its parameters would be whole.
@@ -67,7 +66,9 @@ class Fsdp(TorchStrategy):
             yield Shard(name, tuple(parameter.shape), offset, values.numel(), values, **flat)
 
     def publish(self) -> None:
-        """Give the other copies of the model what was written into the first one's shards."""
+        """Give the other copies of the model what was written into the first one's shards; the
+        low-precision weights are made of those in every forward.
+        """
         if self._mesh.size(0) == 1:
             return
         group = self._mesh.get_group(0)

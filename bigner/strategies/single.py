@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 
 import torch
 from transformers import PreTrainedModel
@@ -11,11 +11,15 @@ from bigner.config.schema import Precision, TrainingConfig
 from bigner.distributed import World
 from bigner.modeling import allocate
 from bigner.strategies.adamw import Stepper, TorchStrategy
-from bigner.strategies.base import DTYPES, Shard
+from bigner.strategies.base import DTYPES, PendingOutcome, Shard
 
 
 class Single(TorchStrategy):
-    """Plain torch; low precision by autocast over fp32 parameters."""
+    """Plain torch; to train in low precision, the parameters are copies of fp32 masters.
+
+    So it computes what a sharded strategy computes, and in fewer kernels than under autocast, which
+    casts in each product the weights and what goes into them.
+    """
 
     def __init__(
         self,
@@ -24,17 +28,58 @@ class Single(TorchStrategy):
         precision: Precision,
         world: World,
     ) -> None:
-        device = world.device
-        allocate(model, device)
-        super().__init__(
-            model,
-            Stepper(model, training, precision, world) if training else None,
-            torch.autocast(device.type, dtype=DTYPES[precision], enabled=precision != "fp32"),
-            cancel_mean=1,
-        )
+        dtype = DTYPES[precision]
+        if not training:
+            for parameter in model.parameters():
+                parameter.data = parameter.data.to(dtype)
+        allocate(model, world.device)
+        is_copied = training is not None and dtype != torch.float32
+        self._masters: dict[torch.Tensor, torch.Tensor] = {}
+        for parameter in model.parameters() if is_copied else ():
+            self._masters[parameter] = parameter.detach()
+            parameter.data = torch.empty_like(parameter, dtype=dtype)
+        stepper = None
+        if training:
+            stepper = Stepper(model, training, precision, world, self._masters)
+        super().__init__(model, stepper, cancel_mean=1)
+
+    def backward(self, loss_share: torch.Tensor, *, last: bool) -> None:
+        super().backward(loss_share, last=last)
+        self._take_gradients()
+
+    @torch.no_grad()
+    def _take_gradients(self) -> None:
+        """Add what a micro-batch gave the copies to the gradients of their masters, in fp32."""
+        given = [p for p in self._masters if p.grad is not None]
+        first = [p for p in given if self._masters[p].grad is None]
+        later = [p for p in given if self._masters[p].grad is not None]
+        for parameter in first:
+            master = self._masters[parameter]
+            master.grad = torch.empty_like(master)
+        for put, some in ((torch._foreach_copy_, first), (torch._foreach_add_, later)):
+            if some:
+                put(_gradients(self._masters[p] for p in some), _gradients(some))
+        for parameter in given:
+            parameter.grad = None
+
+    def step(self, learning_rate: float) -> PendingOutcome:
+        outcome = super().step(learning_rate)
+        self.publish()
+        return outcome
+
+    @torch.no_grad()
+    def publish(self) -> None:
+        """Make the copies anew, if there are any."""
+        if self._masters:
+            torch._foreach_copy_(list(self._masters), list(self._masters.values()))
 
     def shards(self) -> Iterator[Shard]:
         for name, parameter in self._model.named_parameters():
-            values = parameter.detach().view(-1)
-            flat = {key: moment.view(-1) for key, moment in self._moments(parameter).items()}
+            master = self._masters.get(parameter, parameter)
+            flat = {key: moment.view(-1) for key, moment in self._moments(master).items()}
+            values = master.detach().view(-1)
             yield Shard(name, tuple(parameter.shape), 0, values.numel(), values, **flat)
+
+
+def _gradients(tensors: Iterable[torch.Tensor]) -> list[torch.Tensor]:
+    return [tensor.grad for tensor in tensors if tensor.grad is not None]
