@@ -12,7 +12,7 @@ takes.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -107,24 +107,24 @@ class Bucket:
     """``[rows, 1, 1 or longest, longest]``, which keys each query sees; None for all."""
 
 
-@dataclass(slots=True)
 class PackedWindows:
     """Where the windows of a packed batch begin and end.
+
+    No dataclass: FSDP2 takes those among the arguments of each layer apart and makes them anew, and
+    what is worked out once for all layers would be lost.
 
     Args:
         lengths: pieces of each window, longest first.
         device: of the batch.
     """
 
-    lengths: Ints
-    device: torch.device
-    _boundaries: torch.Tensor | None = None
-    _buckets: dict[int | None, list[Bucket]] = field(default_factory=dict)
-
-    @property
-    def longest(self) -> int:
+    def __init__(self, lengths: Ints, device: torch.device) -> None:
+        self.lengths = lengths
+        self.device = device
+        self.longest = int(lengths[0])
         """Pieces of the longest window."""
-        return int(self.lengths[0])
+        self._boundaries: torch.Tensor | None = None
+        self._buckets: dict[int | None, list[Bucket]] = {}
 
     def position_ids(self, first_position: int) -> torch.Tensor:
         """``[1, pieces]``, begun anew in each window; on the host."""
@@ -201,8 +201,6 @@ class _How:
     """How far a piece sees on each side; None for the whole window."""
 
 
-# What a compiler would specialise on, the lengths of each batch, is of no use to the next one.
-@torch.compiler.disable  # type: ignore[untyped-decorator]
 def packed_attention(
     module: nn.Module,  # noqa: ARG001
     query: torch.Tensor,
@@ -251,15 +249,17 @@ def _attention(
         settings.get("scaling"),
         None if sliding_window is None else sliding_window - 1,
     )
-    # Each ``[pieces, attention heads, head size]``.
-    query, key, value = (states[0].transpose(0, 1) for states in (query, key, value))
+    # Each ``[pieces, attention heads, head size]``. The backward of an index would be a copy.
+    query, key, value = (states.squeeze(0).transpose(0, 1) for states in (query, key, value))
     return attend(query, key, value, how).unsqueeze(0), None
 
 
 def _has_kernel(query: torch.Tensor) -> bool:
-    return has_flash_attention(query.device, query.dtype, query.shape[-1])
+    found: bool = has_flash_attention(query.device, query.dtype, query.shape[-1])
+    return found
 
 
+@torch.compiler.assume_constant_result  # type: ignore[untyped-decorator]
 def has_flash_attention(device: torch.device, dtype: torch.dtype, head_size: int) -> bool:
     """Whether torch has flash attention over sequences of any length for these numbers."""
     return (
@@ -295,6 +295,8 @@ def _by_kernel(
     return out
 
 
+# What a compiler would specialise on, the lengths of each batch, is of no use to the next one.
+@torch.compiler.disable  # type: ignore[untyped-decorator]
 def _by_buckets(
     query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, how: _How
 ) -> torch.Tensor:
