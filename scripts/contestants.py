@@ -172,10 +172,10 @@ def _run(command: list[str], place: Place) -> None:
         try:
             said, _ = process.communicate(timeout=place.timeout)
         except subprocess.TimeoutExpired:
-            _end(process)
+            end_launcher(process)
             raise RunFailedError(f"it did not end within {place.timeout:.0f} s") from None
         except BaseException:
-            _end(process)
+            end_launcher(process)
             raise
     if process.returncode:
         end = "\n".join(said.splitlines()[-60:])
@@ -200,7 +200,7 @@ def _environment(place: Place) -> dict[str, str]:
     }
 
 
-def _end(process: subprocess.Popen[str]) -> None:
+def end_launcher(process: subprocess.Popen[str]) -> None:
     """End a launcher, which ends its ranks; killed outright it would leave them behind."""
     process.terminate()
     try:
