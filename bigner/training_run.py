@@ -196,7 +196,7 @@ class TrainingRun:
             RunError: the model collapsed, and the config says to stop then.
         """
         if self.config.evaluation.train_sample is not None:
-            self._score("train_sample", self._train_sample, log)
+            self._score("train_sample", self._train_sample, log, confidences=False)
         validation = self.prepared.splits["validation"]
         scores, evaluator, predictions = self._score("validation", validation, log)
         self.history.append({"step": self.step, **scores})
@@ -246,11 +246,11 @@ class TrainingRun:
         )
 
     def _score(
-        self, name: str, split: SplitData, log: MetricsLog
+        self, name: str, split: SplitData, log: MetricsLog, *, confidences: bool = True
     ) -> tuple[dict[str, Any], ShardedEvaluator, Predictions]:
         """Scores and predictions, told and logged."""
         evaluator = self._evaluator(split)
-        timed, predictions = timed_run(evaluator, self.strategy)
+        timed, predictions = timed_run(evaluator, self.strategy, confidences=confidences)
         scores = timed.as_json(self.config.chosen_head())
         log.evaluated(self.step, name, scores)
         if self.world.is_main:
@@ -263,7 +263,7 @@ class TrainingRun:
         """Keep what the best weights say of a split."""
         path = self.run_dir.predictions(split.split)
         self.world.main_first(
-            lambda: write_predictions(path, split.words, evaluator.tags_of_heads(predictions))
+            lambda: write_predictions(path, split.words, evaluator.columns_of_heads(predictions))
         )
 
     def _export(self) -> None:
@@ -483,7 +483,8 @@ class TrainingRun:
             # The best evaluation was made before the run was resumed.
             validation = self.prepared.splits["validation"]
             evaluator = self._evaluator(validation)
-            self._write_predictions(validation, evaluator, evaluator.predict(self.strategy))
+            predictions = evaluator.predict(self.strategy, confidences=True)
+            self._write_predictions(validation, evaluator, predictions)
         test = None
         if (split := self.prepared.splits.get("test")) is not None:
             test, evaluator, predictions = self._score("test", split, log)

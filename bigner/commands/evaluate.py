@@ -40,8 +40,8 @@ def evaluate(
         world: all ranks.
         model_dir: a transformers folder whose labels are IOB2 tags, or those of its heads.
         split: the split to score.
-        predictions_file: where rank 0 writes ``word<TAB>gold<TAB>predicted`` lines, if given; of
-            several heads each has a file of its own, ``-HEAD`` behind its stem.
+        predictions_file: where rank 0 writes ``word<TAB>gold<TAB>predicted<TAB>confidence`` lines,
+            if given; of several heads each has a file of its own, ``-HEAD`` behind its stem.
 
     Returns:
         scores and speed; the same on every rank, but for the speed.
@@ -88,9 +88,9 @@ def evaluate(
         evaluation=config.evaluation,
         packing=packing,
     )
-    timed, predictions = timed_run(evaluator, strategy)
+    timed, predictions = timed_run(evaluator, strategy, confidences=predictions_file is not None)
     if predictions_file is not None and world.is_main:
-        write_predictions(predictions_file, data.words, evaluator.tags_of_heads(predictions))
+        write_predictions(predictions_file, data.words, evaluator.columns_of_heads(predictions))
     strategy.close()
     return timed.as_json(config.chosen_head())
 

@@ -8,10 +8,14 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
+from bigner.data.arrays import Ints
+from bigner.data.collate import Batch
 from bigner.data.encode import NO_PIECE
 from bigner.data.labels import IGNORED
+from bigner.packing import to_device
 
 Ids = npt.NDArray[np.int64]
+Bools = npt.NDArray[np.bool_]
 
 
 class Iob2Decoder:
@@ -40,6 +44,8 @@ class Iob2Decoder:
         self._begin = torch.where(torch.tensor(continues), never, nothing).to(device)
         self._only_o = torch.full((len(tags),), -torch.inf, device=device)
         self._only_o[list(tags).index("O")] = 0.0
+        self.begun = torch.from_numpy(begun_ids(tags)).to(device)
+        """``[labels]``, see ``begun_ids``."""
 
     def __call__(
         self, logits: torch.Tensor, word_places: torch.Tensor, begins: torch.Tensor
@@ -85,9 +91,44 @@ class Iob2Decoder:
         return torch.stack(ids[::-1], dim=1)[:, :words]
 
 
-def begun_properly(ids: Ids, begins: npt.NDArray[np.bool_], tags: Sequence[str]) -> Ids:
+def decode_batch(
+    decoder: Iob2Decoder, logits: torch.Tensor, batch: Batch, first_word: Ints, begins: Bools
+) -> torch.Tensor:
+    """The label ids of the owned words of a batch, row after row.
+
+    Args:
+        decoder: of the head.
+        logits: ``[pieces, labels]``.
+        batch: the windows they are of.
+        first_word: ``[windows]``, of the whole split: the first word that each window owns.
+        begins: ``[words]``, of the whole split: whether a word is the first of its sentence.
+    """
+    words = np.arange(batch.num_words.max())
+    owned = to_device(words < batch.num_words[:, None], logits.device)
+    places = torch.full_like(owned, IGNORED, dtype=batch.word_places.dtype)
+    places = places.masked_scatter(owned, batch.word_places)
+    # A row has fewer words than the longest, and the last one's would lie beyond the split.
+    here = begins[(first_word[batch.index][:, None] + words).clip(max=len(begins) - 1)]
+    return decoder(logits, places, to_device(here, logits.device))
+
+
+def begun_ids(tags: Sequence[str]) -> Ids:
+    """``[labels]``: of an I- the id of its B-, where there is one; of other tags their own.
+
+    Args:
+        tags: the tags of the head.
+    """
+    place = {tag: i for i, tag in enumerate(tags)}
+    return np.array(
+        [place.get(f"B-{tag[2:]}", i) if tag.startswith("I-") else i for i, tag in enumerate(tags)]
+    )
+
+
+def begun_properly(ids: Ids, begins: Bools, tags: Sequence[str]) -> Ids:
     """Make an I- that continues nothing a B-: where a window ends within a sentence, the next one
     was decoded without knowing its last tag.
+
+    Only the first word that a window owns can be such an I-.
 
     Args:
         ids: ``[words]``.
@@ -96,9 +137,6 @@ def begun_properly(ids: Ids, begins: npt.NDArray[np.bool_], tags: Sequence[str])
     """
     types = list(dict.fromkeys(tag[2:] for tag in tags))
     type_of = np.array([types.index(tag[2:]) for tag in tags])
-    inside = np.array([tag.startswith("I-") for tag in tags])
-    place = {tag: i for i, tag in enumerate(tags)}
-    begun = np.array([place.get(f"B-{tag[2:]}", i) for i, tag in enumerate(tags)])
     before = np.concatenate([[-1], type_of[ids[:-1]]])
-    stray = inside[ids] & (begins | (before != type_of[ids]))
-    return np.where(stray, begun[ids], ids)
+    stray = begins | (before != type_of[ids])
+    return np.where(stray, begun_ids(tags)[ids], ids)

@@ -20,8 +20,16 @@ from bigner.data.labels import IGNORED, LabelSet
 from bigner.data.prepare import Prepared, SplitData
 from bigner.distributed import World
 from bigner.errors import GatherError
-from bigner.evaluation.decoding import Iob2Decoder, begun_properly
-from bigner.evaluation.gather import PAD, WordPlaces, check_each_once, gather_stretches
+from bigner.evaluation import confidence
+from bigner.evaluation.confidence import NONE, TEXTS, Confidences, confidences_of
+from bigner.evaluation.decoding import Iob2Decoder, begun_properly, decode_batch
+from bigner.evaluation.gather import (
+    PAD,
+    WordPlaces,
+    check_each_once,
+    gather_stretches,
+    put_in_order,
+)
 from bigner.evaluation.metrics import (
     ClassScores,
     Scores,
@@ -31,7 +39,7 @@ from bigner.evaluation.metrics import (
     score_tags,
 )
 from bigner.evaluation.spans import Ids, Ints
-from bigner.evaluation.word_labels import WordLabels
+from bigner.evaluation.word_labels import WordLabels, by_sentence
 from bigner.log import progress
 from bigner.loss import token_losses
 from bigner.packing import Packing, to_device
@@ -41,7 +49,8 @@ HeadScores = dict[str, Scores | ClassScores]
 """The scores of each head, in the order of the data's heads."""
 
 
-@dataclass(frozen=True, slots=True)
+# Arrays have no one answer to whether they are equal.
+@dataclass(frozen=True, slots=True, eq=False)
 class Predictions:
     """What the model says of a split, gathered from all ranks."""
 
@@ -50,6 +59,9 @@ class Predictions:
     split, in order; small integers."""
     mean_losses: tuple[float, ...]
     """Of each head, cross-entropy over all labelled pieces."""
+    confidences: Confidences | None = None
+    """``[heads, words]``, the probability of each label, see ``confidence``; if they were asked
+    for."""
 
 
 class ShardedEvaluator:
@@ -124,20 +136,27 @@ class ShardedEvaluator:
         """
         return self.score(self.predict(strategy))
 
-    def predict(self, strategy: Strategy) -> Predictions:
-        """The prediction of every word, on every rank."""
+    def predict(self, strategy: Strategy, *, confidences: bool = False) -> Predictions:
+        """The prediction of every word, on every rank.
+
+        Args:
+            strategy: the model.
+            confidences: gather also how sure it is of each.
+        """
         shown = progress(self._batches, f"scoring {self._split.split}", self._world.is_main)
         coming = ahead(map(self._collate, self._batches))
         local = [
-            self._predict_batch(strategy, batch) for _, batch in zip(shown, coming, strict=True)
+            self._predict_batch(strategy, batch, confidences=confidences)
+            for _, batch in zip(shown, coming, strict=True)
         ]
-        index, sizes, losses, ids = (torch.cat(parts) for parts in zip(*local, strict=True))
+        index, sizes, losses, ids, *sure = (torch.cat(parts) for parts in zip(*local, strict=True))
         return self._assemble(
             self._gathered(index),
             self._gathered(sizes),
             self._gathered(losses),
             # Every rank comes to have all words, but of copies of them one stretch at a time.
             (part.numpy() for part in gather_stretches(ids, self._world, self._no_id)),
+            confidence.gather(self._world, *sure) if sure else None,
         )
 
     def _gathered(self, of_rows: torch.Tensor) -> npt.NDArray[Any]:
@@ -146,14 +165,15 @@ class ShardedEvaluator:
         return np.concatenate(parts, axis=1)
 
     def _predict_batch(
-        self, strategy: Strategy, batch: Batch
-    ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor]:
-        """Index, number of words and losses of each row, and the label ids of all their words.
+        self, strategy: Strategy, batch: Batch, *, confidences: bool
+    ) -> list[torch.Tensor]:
+        """Index, number of words and losses of each row, and the label ids of all their words; if
+        wanted the confidences of all their words, and of each row that of its first one begun.
 
         Logits are given up for small integers here, on the device, before anything is kept.
         """
         logits = strategy.predict(batch.inputs).flatten(0, -2)
-        losses, ids = [], []
+        losses, ids, sure, if_begun = [], [], [], []
         for i, head in enumerate(self._model):
             of_head = logits[..., head.logits]
             # Labels of the data become labels of the model; -100 picks the map's last entry.
@@ -162,26 +182,42 @@ class ShardedEvaluator:
             # Unchecked: to look at lengths on a GPU the host would wait for it.
             sums = torch.segment_reduce(of_pieces, "sum", lengths=batch.num_pieces, unsafe=True)
             losses.append(sums)
-            ids.append(self._decode(i, of_head, batch).to(self._id_dtype))
+            said = self._decode(i, of_head, batch)
+            ids.append(said.to(self._id_dtype))
+            if confidences:
+                sure.append(confidences_of(of_head, said, batch.word_places))
+                if_begun.append(self._if_begun(i, of_head, said, batch))
         index, sizes = torch.from_numpy(batch.index), torch.from_numpy(batch.num_words)
-        return index, sizes, torch.stack(losses, dim=1), torch.stack(ids, dim=1)
+        of_heads = (losses, ids, sure, if_begun)
+        return [index, sizes, *(torch.stack(parts, dim=1) for parts in of_heads if parts)]
 
     def _decode(self, i: int, logits: torch.Tensor, batch: Batch) -> torch.Tensor:
         decoder = self._decoders[i]
         if decoder is None:
             default = self._model[i].default_id
             return word_predictions(logits.argmax(dim=-1), batch.word_places, default)
-        words = np.arange(batch.num_words.max())
-        owned = to_device(words < batch.num_words[:, None], logits.device)
-        places = torch.full_like(owned, IGNORED, dtype=batch.word_places.dtype)
-        places = places.masked_scatter(owned, batch.word_places)
-        first = self._first_word[batch.index]
-        # A row has fewer words than the longest, and the last one's would lie beyond the split.
-        begins = self._begins[(first[:, None] + words).clip(max=len(self._begins) - 1)]
-        return decoder(logits, places, to_device(begins, logits.device))
+        return decode_batch(decoder, logits, batch, self._first_word, self._begins)
+
+    def _if_begun(
+        self, i: int, logits: torch.Tensor, ids: torch.Tensor, batch: Batch
+    ) -> torch.Tensor:
+        """``[rows]``: the confidence of the first word of each row if its I- becomes a B-."""
+        decoder = self._decoders[i]
+        found = torch.full((len(batch.index),), NONE, dtype=torch.int16, device=logits.device)
+        owning = np.flatnonzero(batch.num_words)
+        if decoder is None or not len(owning):
+            return found
+        first = to_device((np.cumsum(batch.num_words) - batch.num_words)[owning], logits.device)
+        begun = confidences_of(logits, decoder.begun[ids[first]], batch.word_places[first])
+        return found.index_put((to_device(owning, logits.device),), begun)
 
     def _assemble(
-        self, index: Ints, sizes: Ints, losses: npt.NDArray[np.float64], ids: Iterable[Ids]
+        self,
+        index: Ints,
+        sizes: Ints,
+        losses: npt.NDArray[np.float64],
+        ids: Iterable[Ids],
+        sure: confidence.Gathered | None = None,
     ) -> Predictions:
         """Put the gathered rows back into the order of the split.
 
@@ -191,6 +227,7 @@ class ShardedEvaluator:
             losses: ``[ranks, rows, heads]``, summed over the labelled pieces of each row.
             ids: ``[ranks, words, heads]``, label ids of the owned words, row after row; in
                 stretches of words, one after the other.
+            sure: the confidences of the same words, if they were asked for.
         """
         split = self._split
         first_word, num_words = self._first_word, split.column("num_words")
@@ -206,21 +243,38 @@ class ShardedEvaluator:
         ]
         shape = len(self._gold), int(num_words.sum())
         word_ids = torch.full(shape, self._no_id, dtype=self._id_dtype).numpy()
-        start = 0
-        for stretch in ids:
-            for rank, of_rank in enumerate(places):
-                words = of_rank.between(start, start + stretch.shape[1])
-                word_ids[:, words] = stretch[rank, : len(words)].T
-            start += stretch.shape[1]
+        put_in_order(ids, places, word_ids)
         assert (word_ids != self._no_id).all(), "a word without a prediction"
-        for i, decoder in enumerate(self._decoders):
-            if decoder is not None:
-                tags = self._model[i].labels.tags
-                word_ids[i] = begun_properly(word_ids[i].astype(np.int64), self._begins, tags)
+        confidences = if_begun = None
+        if sure is not None:
+            confidences, if_begun = sure.in_order(places, index, num_words)
+        self._begin_properly(word_ids, confidences, if_begun)
         # In the order of the split, so that the sum does not depend on who computed what.
         sums = row_losses.sum(axis=0)
         means = (sums[i] / max(1, self._count_labels(i)) for i in range(len(self._gold)))
-        return Predictions(word_ids, tuple(map(float, means)))
+        return Predictions(word_ids, tuple(map(float, means)), confidences)
+
+    def _begin_properly(
+        self, word_ids: Ids, confidences: Confidences | None, if_begun: Confidences | None
+    ) -> None:
+        """Mend, where tags were decoded, what windows did not know of one another.
+
+        Args:
+            word_ids: ``[heads, words]``, which is written to.
+            confidences: ``[heads, words]``, which is written to.
+            if_begun: ``[windows, heads]``, see ``confidence.Gathered``.
+        """
+        for i, decoder in enumerate(self._decoders):
+            if decoder is None:
+                continue
+            tags = self._model[i].labels.tags
+            begun = begun_properly(word_ids[i].astype(np.int64), self._begins, tags)
+            if confidences is not None and if_begun is not None:
+                owning = np.flatnonzero(self._split.column("num_words"))
+                first = self._first_word[owning]
+                changed = begun[first] != word_ids[i, first]
+                confidences[i, first[changed]] = if_begun[owning[changed], i]
+            word_ids[i] = begun
 
     def _count_labels(self, i: int) -> int:
         """Labelled pieces of a head that the model has a label for."""
@@ -255,12 +309,19 @@ class ShardedEvaluator:
         by_ids = score_tag_ids if head.kind == "tags" else score_class_ids
         return by_ids(words, loss=loss, words_without_pieces=lost)
 
-    def tags_of_heads(
+    def columns_of_heads(
         self, predictions: Predictions
-    ) -> dict[str, tuple[Iterator[list[str]], Iterator[list[str]]]]:
-        """Gold and predicted tags of each sentence, by head; to go through once."""
-        heads = {head.name: self.word_labels(predictions, head.name) for head in self._gold}
-        return {name: (words.gold_tags(), words.predicted_tags()) for name, words in heads.items()}
+    ) -> dict[str, tuple[Iterator[list[str]], ...]]:
+        """Gold and predicted tags of each sentence, and confidences if there are, as they are
+        written; by head, to go through once."""
+        return {head.name: self._columns(predictions, i) for i, head in enumerate(self._gold)}
+
+    def _columns(self, predictions: Predictions, i: int) -> tuple[Iterator[list[str]], ...]:
+        words = self.word_labels(predictions, self._gold[i].name)
+        tags = words.gold_tags(), words.predicted_tags()
+        if predictions.confidences is None:
+            return tags
+        return *tags, by_sentence(predictions.confidences[i], TEXTS, words.sentence_lengths)
 
     def tags(
         self, predictions: Predictions, head: str | None = None
@@ -322,9 +383,17 @@ class Timed:
         }
 
 
-def timed_run(evaluator: ShardedEvaluator, strategy: Strategy) -> tuple[Timed, Predictions]:
-    """Run an evaluation and take its time."""
+def timed_run(
+    evaluator: ShardedEvaluator, strategy: Strategy, *, confidences: bool = False
+) -> tuple[Timed, Predictions]:
+    """Run an evaluation and take its time.
+
+    Args:
+        evaluator: of a split.
+        strategy: the model.
+        confidences: gather also how sure it is of each prediction.
+    """
     start = time.perf_counter()
-    predictions = evaluator.predict(strategy)
+    predictions = evaluator.predict(strategy, confidences=confidences)
     scores = evaluator.score(predictions)
     return Timed(scores, time.perf_counter() - start), predictions

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Sequence
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -101,3 +102,22 @@ class WordPlaces:
             words + self._shift[np.searchsorted(self._ends, words, side="right")]
         )
         return places
+
+
+def put_in_order(
+    stretches: Iterable[npt.NDArray[Any]], places: Sequence[WordPlaces], whole: npt.NDArray[Any]
+) -> None:
+    """Put what ranks gave of their words to the places of these in the split.
+
+    Args:
+        stretches: ``[ranks, words, heads]`` each, one after the other, with padding behind the
+            words of a rank that has fewer.
+        places: of each rank.
+        whole: ``[heads, words]`` of the split, which is written to.
+    """
+    start = 0
+    for stretch in stretches:
+        for rank, of_rank in enumerate(places):
+            words = of_rank.between(start, start + stretch.shape[1])
+            whole[:, words] = stretch[rank, : len(words)].T
+        start += stretch.shape[1]

@@ -58,19 +58,27 @@ class WordLabels:
 
     def gold_tags(self) -> Iterator[list[str]]:
         """The gold labels of one sentence after the other."""
-        return self._by_sentence(self.gold, self.gold_labels)
+        return by_sentence(self.gold, self.gold_labels, self.sentence_lengths)
 
     def predicted_tags(self) -> Iterator[list[str]]:
         """The predicted labels of one sentence after the other."""
-        return self._by_sentence(self.predicted, self.predicted_labels)
+        return by_sentence(self.predicted, self.predicted_labels, self.sentence_lengths)
 
-    def _by_sentence(self, ids: Ids, labels: Sequence[str]) -> Iterator[list[str]]:
-        names = np.array(labels, dtype=object)
-        start = 0
-        for first in range(0, len(self.sentence_lengths), _AT_ONCE):
-            lengths = self.sentence_lengths[first : first + _AT_ONCE]
-            words = names[ids[start : start + int(lengths.sum())]].tolist()
-            start += len(words)
-            edges = np.cumsum(lengths).tolist()
-            for begin, end in zip([0, *edges], edges, strict=False):
-                yield words[begin:end]
+
+def by_sentence(ids: Ids, names: Sequence[str], sentence_lengths: Ints) -> Iterator[list[str]]:
+    """The names of ids, of one sentence after the other.
+
+    Args:
+        ids: ``[words]``.
+        names: of each id; -1 has the last one.
+        sentence_lengths: ``[sentences]``, words of each.
+    """
+    known = np.array(names, dtype=object)
+    start = 0
+    for first in range(0, len(sentence_lengths), _AT_ONCE):
+        lengths = sentence_lengths[first : first + _AT_ONCE]
+        words = known[ids[start : start + int(lengths.sum())]].tolist()
+        start += len(words)
+        edges = np.cumsum(lengths).tolist()
+        for begin, end in zip([0, *edges], edges, strict=False):
+            yield words[begin:end]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gc
 import json
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -39,16 +40,24 @@ def train_runs(
 
 
 def evaluate_runs(
-    world: World, *, run_file: str, model: str, runs: dict[str, list[str]]
+    world: World,
+    *,
+    run_file: str,
+    model: str,
+    runs: dict[str, list[str]],
+    scored_alone: Sequence[str] = (),
 ) -> dict[str, dict[str, Any]]:
-    """Score one exported model once for each set of overrides."""
+    """Score one exported model once for each set of overrides; some write no predictions."""
+    folder = Path(model).parent
     return {
         name: evaluate(
             load_config(run_file, overrides),
             world,
             model_dir=Path(model),
             split="test",
-            predictions_file=Path(model).parent / f"{name}-{world.size}.tsv",
+            predictions_file=(
+                None if name in scored_alone else folder / f"{name}-{world.size}.tsv"
+            ),
         )
         for name, overrides in runs.items()
     }

@@ -11,11 +11,13 @@ from seqeval.metrics import classification_report, f1_score, precision_score, re
 from seqeval.scheme import IOB2
 
 from bigner.distributed import World
+from bigner.predictions import read_predictions
 from tests.ranks import cases
 from tests.ranks.launch import run_ranks
 from tests.ranks.project import write_project
 
 BATCH_SIZES = (1, 7, 32)
+DECODINGS = ("argmax", "iob2")
 WORLDS = [("single", 1), ("fsdp", 2), ("zero", 2), ("fsdp", 3)]
 SPEED = ("seconds", "words_per_second")
 # Nearly all letters are longer than 24 pieces, and many of their sentences too.
@@ -48,17 +50,15 @@ def trained(project: Path) -> dict[str, Any]:
 
 
 @pytest.fixture(scope="module")
-def scores(project: Path, trained: dict[str, Any]) -> dict[str, dict[str, Any]]:
-    """The scores of the exported model, by strategy, world size and batch size."""
+def results(project: Path, trained: dict[str, Any]) -> dict[str, dict[str, Any]]:
+    """The scores of the exported model, by strategy, batch size or decoding, world size and rank;
+    by decoding also without predictions."""
     found = {}
     for kind, size in WORLDS:
-        runs = {
-            f"{kind}-{batch_size}": [
-                *WINDOWS,
-                f"strategy={{kind: {kind}}}",
-                f"evaluation.batch_size={batch_size}",
-            ]
-            for batch_size in BATCH_SIZES
+        base = [*WINDOWS, f"strategy={{kind: {kind}}}"]
+        runs = {f"{kind}-{n}": [*base, f"evaluation.batch_size={n}"] for n in BATCH_SIZES}
+        alone = {
+            f"{kind}-{name}-alone": [*base, f"evaluation.decoding={name}"] for name in DECODINGS
         }
         ranks = run_ranks(
             size,
@@ -66,12 +66,20 @@ def scores(project: Path, trained: dict[str, Any]) -> dict[str, dict[str, Any]]:
             project / f"evaluate-{kind}-{size}",
             run_file=str(project / "run.yaml"),
             model=trained["model"],
-            runs=runs,
+            runs={**runs, **alone, f"{kind}-iob2": [*base, "evaluation.decoding=iob2"]},
+            scored_alone=list(alone),
         )
         for rank, results in enumerate(ranks):
             for name, result in results.items():
                 found[f"{name}-world{size}-rank{rank}"] = _without_speed(result)
     return found
+
+
+@pytest.fixture(scope="module")
+def scores(results: dict[str, dict[str, Any]]) -> dict[str, dict[str, Any]]:
+    """Those of the best tag of each word, with predictions."""
+    kept = {f"{kind}-{n}" for kind, _ in WORLDS for n in BATCH_SIZES}
+    return {name: one for name, one in results.items() if name.partition("-world")[0] in kept}
 
 
 def _without_speed(scores: dict[str, Any]) -> dict[str, Any]:
@@ -82,6 +90,35 @@ def test_every_number_is_the_same_everywhere(scores: dict[str, dict[str, Any]]) 
     assert len(scores) == len(BATCH_SIZES) * sum(size for _, size in WORLDS)
     reference = scores["single-32-world1-rank0"]
     assert {name: result for name, result in scores.items() if result != reference} == {}
+
+
+@pytest.mark.parametrize("decoding", DECODINGS)
+def test_confidences_change_no_score(decoding: str, results: dict[str, dict[str, Any]]) -> None:
+    reference = results[f"single-{decoding}-alone-world1-rank0"]
+    with_them = "32" if decoding == "argmax" else decoding
+    for kind, size in WORLDS:
+        for rank in range(size):
+            for name in (f"{decoding}-alone", with_them):
+                assert results[f"{kind}-{name}-world{size}-rank{rank}"] == reference
+
+
+@pytest.mark.parametrize("name", ["32", "iob2"])
+def test_confidences_are_the_same_everywhere(
+    name: str, project: Path, results: dict[str, dict[str, Any]]
+) -> None:
+    assert results
+    first, *others = (
+        read_predictions(project / "run" / f"{kind}-{name}-{size}.tsv") for kind, size in WORLDS
+    )
+    reference = np.array(first.confidences)
+    assert np.nanmin(reference) < 0.9 < np.nanmax(reference)
+    for other in others:
+        assert other.predicted == first.predicted
+        found = np.array(other.confidences)
+        assert (np.isnan(found) == np.isnan(reference)).all()
+        # Of fp32's rounding nothing is left but the last of four decimals, and that seldom.
+        assert np.nanmax(np.abs(found - reference)) < 1.5e-4
+        assert np.mean(np.abs(found - reference) > 0.5e-4) < 0.01
 
 
 def test_the_model_is_neither_blank_nor_perfect(scores: dict[str, dict[str, Any]]) -> None:

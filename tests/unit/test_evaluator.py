@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -135,16 +136,20 @@ def test_words_without_pieces_are_o(tmp_path: Path) -> None:
     assert of_nothing == ["O"] * 30
 
 
+def logits_one_by_one(setup: Setup) -> Iterator[tuple[dict[str, Any], torch.Tensor]]:
+    """Each window, and the logits of its pieces by the model itself."""
+    setup.model.eval()
+    for window in setup.prepared.splits["test"].windows:
+        with torch.no_grad():
+            yield window, setup.model(input_ids=torch.tensor([window["input_ids"]])).logits[0]
+
+
 def predicted_one_by_one(setup: Setup) -> tuple[list[str], float]:
     """Predicted tags and mean loss by the model itself, a window at a time."""
-    split = setup.prepared.splits["test"]
     names = dict(enumerate(setup.prepared.heads.names_of_logits))
     tags: list[str] = []
     losses: list[float] = []
-    setup.model.eval()
-    for window in split.windows:
-        with torch.no_grad():
-            logits = setup.model(input_ids=torch.tensor([window["input_ids"]])).logits[0]
+    for window, logits in logits_one_by_one(setup):
         for place in window["word_places"]:
             tags.append("O" if place < 0 else setup.labels.tags[int(logits[place].argmax())])
         for place, label in enumerate(window["labels_0"]):
@@ -178,6 +183,55 @@ def test_predictions_are_the_models_own(
     tags, loss = predicted_one_by_one(setup)
     assert [tag for sentence in evaluator.tags(predictions)[1] for tag in sentence] == tags
     assert predictions.mean_losses == pytest.approx((loss,), rel=1e-5)
+
+
+def confidences_one_by_one(setup: Setup, tags: list[str]) -> list[float]:
+    """What the model itself gives to the tag of each word, a window at a time; -1 for no pieces."""
+    places = [
+        (logits, place)
+        for window, logits in logits_one_by_one(setup)
+        for place in window["word_places"]
+    ]
+    return [
+        float(logits[place].softmax(dim=-1)[setup.labels.id_of(tag)]) if place >= 0 else -1.0
+        for (logits, place), tag in zip(places, tags, strict=True)
+    ]
+
+
+@pytest.mark.parametrize("decoding", ["argmax", "iob2"])
+@pytest.mark.parametrize("known", [("LOC", "ORG", "PER"), ("LOC", *map(str, range(63)))])
+def test_confidences_are_the_models_own(
+    known: tuple[str, ...], decoding: str, tmp_path: Path
+) -> None:
+    """Also of what is begun anew where windows meet within a sentence."""
+    setup = set_up(tmp_path, labels=LabelSet.of_types(known), max_length=8)
+    evaluator = setup.evaluator(decoding=decoding)
+    predictions = evaluator.predict(setup.strategy, confidences=True)
+    assert predictions.confidences is not None
+    assert predictions.confidences.dtype == np.int16
+    (columns,) = evaluator.columns_of_heads(predictions).values()
+    gold, predicted, texts = map(list, columns)
+    tags = [tag for sentence in predicted for tag in sentence]
+    expected = confidences_one_by_one(setup, tags)
+    found = [text for sentence in texts for text in sentence]
+    assert [text == "" for text in found] == [value < 0 for value in expected]
+    # Rounded, and within fp32's rounding of being rounded the other way.
+    pairs = zip(found, expected, strict=True)
+    assert max(abs(float(text) - value) for text, value in pairs if text) < 0.5e-4 + 1e-5
+    assert list(map(len, texts)) == list(map(len, gold))
+
+
+@pytest.mark.parametrize("decoding", ["argmax", "iob2"])
+def test_confidences_change_no_score(decoding: str, tmp_path: Path) -> None:
+    setup = set_up(tmp_path, max_length=8)
+    evaluator = setup.evaluator(decoding=decoding)
+    plain = evaluator.predict(setup.strategy)
+    sure = evaluator.predict(setup.strategy, confidences=True)
+    assert plain.confidences is None
+    assert (plain.word_ids == sure.word_ids).all()
+    assert evaluator.score(plain) == evaluator.score(sure)
+    (columns,) = evaluator.columns_of_heads(plain).values()
+    assert len(columns) == 2
 
 
 def test_scores_do_not_depend_on_the_batch_size(tmp_path: Path) -> None:

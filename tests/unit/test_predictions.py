@@ -6,6 +6,7 @@ import tracemalloc
 from itertools import repeat
 from pathlib import Path
 
+import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -16,23 +17,32 @@ from bigner.predictions import read_predictions, write_predictions
 # All that Unicode has but half surrogate pairs, which data files may not have.
 WORD = st.text(st.characters(exclude_categories=("Cs",)), min_size=1, max_size=5)
 TAG = st.sampled_from(["O", "B-PER", "I-PER", "B-creative-work"])
-CORPUS = st.lists(st.lists(st.tuples(WORD, TAG, TAG), min_size=1, max_size=4), min_size=1)
+CONFIDENCE = st.sampled_from(["0.0000", "0.5034", "1.0000", ""])
+CORPUS = st.lists(
+    st.lists(st.tuples(WORD, TAG, TAG, CONFIDENCE), min_size=1, max_size=4), min_size=1
+)
 
 
-@given(corpus=CORPUS)
-def test_round_trip(corpus: list[list[tuple[str, str, str]]], tmp_path_factory: object) -> None:
+@given(corpus=CORPUS, columns=st.sampled_from([2, 3]))
+def test_round_trip(
+    corpus: list[list[tuple[str, str, str, str]]], columns: int, tmp_path_factory: object
+) -> None:
+    """With confidences, and without them as earlier versions wrote it."""
     path = tmp_path_factory.mktemp("run") / "predictions" / "test.tsv"  # type: ignore[attr-defined]
-    words, gold, predicted = (
-        [[word[i] for word in sentence] for sentence in corpus] for i in range(3)
-    )
-    write_predictions(path, words, {"tags": (gold, predicted)})
+    words, *told = ([[word[i] for word in sentence] for sentence in corpus] for i in range(4))
+    write_predictions(path, words, {"tags": told[:columns]})
     lines = read_predictions(path)
-    rows = [word for sentence in corpus for word in [("", "", ""), *sentence]][1:]
+    rows = [word for sentence in corpus for word in [("", "", "", ""), *sentence]][1:]
     assert lines.gold == [row[1] for row in rows]
     assert lines.predicted == [row[2] for row in rows]
     breaks = str.maketrans("\t\n\r", "   ")
-    asked = [f"{word.translate(breaks)}\t{gold}" if word else "" for word, gold, _ in rows]
+    asked = [f"{word.translate(breaks)}\t{gold}" if word else "" for word, gold, *_ in rows]
     assert lines.asked == asked
+    expected = [float(row[3] or "nan") for row in rows]
+    if columns == 2:
+        assert lines.confidences is None
+    else:
+        assert np.array_equal(lines.confidences, expected, equal_nan=True)
     assert lines.difference(read_predictions(path)) == ""
 
 
@@ -40,10 +50,18 @@ def test_the_file_is_plain(tmp_path: Path) -> None:
     path = tmp_path / "test.tsv"
     write_predictions(
         path,
-        [["Anna", "a\tb\n"], ["."]],
-        {"tags": ([["B-PER", "O"], ["O"]], [["B-PER", "B-PER"], ["O"]])},
+        [["Anna", "a\tb\n"], ["\u200b"]],
+        {
+            "tags": (
+                [["B-PER", "O"], ["O"]],
+                [["B-PER", "B-PER"], ["O"]],
+                [["0.9987", "0.5000"], [""]],
+            )
+        },
     )
-    assert path.read_text() == "Anna\tB-PER\tB-PER\na b \tO\tB-PER\n\n.\tO\tO\n"
+    assert path.read_text() == (
+        "Anna\tB-PER\tB-PER\t0.9987\na b \tO\tB-PER\t0.5000\n\n\u200b\tO\tO\t\n"
+    )
     assert list(tmp_path.iterdir()) == [path]
 
 
@@ -113,6 +131,10 @@ def test_the_first_difference_is_named(
         (b"a\tO\tO\n\nb\tO\tE-PER\n", r"test\.tsv:3: 'E-PER' is no tag of IOB2"),
         (b"a\tB-\tO\n", r"test\.tsv:1: 'B-' is no tag"),
         (b"a\tO\t\n", r"test\.tsv:1: '' is no tag"),
+        (b"a\tO\tO\t0.5\n\nb\tO\tO\n", r"test\.tsv:3: not word, .*, predicted tag, confidence: 'b"),
+        (b"a\tO\tO\n\nb\tO\tO\t0.5\n", r"test\.tsv:3: not word, gold tag, predicted tag: 'b"),
+        (b"a\tO\tO\t\nb\tO\tO\t1.2\n", r"test\.tsv:2: '1\.2' is no probability"),
+        (b"a\tO\tO\tnan\n", r"test\.tsv:1: 'nan' is no probability"),
         (b"\xff\tO\tO\n", r"test\.tsv is not UTF-8"),
     ],
 )
