@@ -330,6 +330,13 @@ def predict(  # noqa: PLR0913, PLR0917
             "or max: as in transformers' pipeline."
         ),
     ] = "word",
+    decoding: Annotated[
+        str,
+        typer.Option(
+            help="argmax: the best tag of each word; iob2: the best sequence that IOB2 allows. As "
+            "evaluation.decoding was when the model was scored."
+        ),
+    ] = "argmax",
     head: Annotated[
         str | None,
         typer.Option(metavar="NAME", help="The head; the first that tells tags, if not given."),
@@ -372,6 +379,7 @@ def predict(  # noqa: PLR0913, PLR0917
     options = TaggerOptions(
         head=head,
         aggregation=cast(Any, aggregation),
+        decoding=cast(Any, decoding),
         words=cast(Any, words),
         max_length=max_length,
         stride=stride,

@@ -71,8 +71,8 @@ def limits(facts: Facts) -> list[str]:
     if facts.config.evaluation.decoding == "iob2":
         found.append(
             "The scores are those of the best sequence of tags in which no `I-` stands where it "
-            "continues nothing (`evaluation.decoding: iob2`); the code above takes the best tag of "
-            "each word by itself."
+            "continues nothing (`evaluation.decoding: iob2`, `bigner predict --decoding iob2`); "
+            "the code above takes the best tag of each word by itself."
         )
     found += [
         "It knows the labels above and no others, and has seen the data above and no other "

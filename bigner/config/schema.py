@@ -22,6 +22,7 @@ SPLITS: tuple[Split, ...] = ("train", "validation", "test")
 TagScheme = Literal["auto", "iob2", "iob1", "bioes", "io"]
 Schedule = Literal["linear", "cosine", "constant", "reduce_on_plateau"]
 Metric = Literal["f1", "precision", "recall", "accuracy", "loss", "strict_f1"]
+Decoding = Literal["argmax", "iob2"]
 HeadName = Annotated[str, Field(pattern=r"^[A-Za-z][A-Za-z0-9_-]{0,63}$")]
 TagName = Annotated[str, Field(pattern=r"^[A-Za-z][A-Za-z0-9_.-]{0,63}$")]
 Tracker = Literal["tensorboard", "mlflow", "wandb"]
@@ -687,7 +688,7 @@ class EvaluationConfig(Section):
     """Score so many windows of the training data along with validation, to see what is learnt by
     heart; none if absent."""
 
-    decoding: Literal["argmax", "iob2"] = "argmax"
+    decoding: Decoding = "argmax"
     """`argmax` takes the best tag of each word; `iob2` the best sequence of tags in which no I-
     stands where it continues nothing."""
 

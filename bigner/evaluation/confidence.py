@@ -30,10 +30,10 @@ TEXTS = (*(f"{number / WHOLE:.4f}" for number in range(WHOLE + 1)), "")
 """How each is written; at ``NONE``, behind all others, an empty string."""
 
 
-def confidences_of(
+def probabilities_of(
     logits: torch.Tensor, ids: torch.Tensor, word_places: torch.Tensor
 ) -> torch.Tensor:
-    """``[words]``, in ten-thousandths, on the device.
+    """``[words]``, in fp32 on the device; anything where a word has no pieces.
 
     Args:
         logits: ``[pieces, labels]`` of one head.
@@ -41,7 +41,14 @@ def confidences_of(
         word_places: ``[words]``, as in ``Batch``.
     """
     of_words = logits[word_places.clamp(min=0)].float().softmax(dim=-1)
-    said = of_words.gather(1, ids.long().unsqueeze(1)).squeeze(1)
+    return of_words.gather(1, ids.unsqueeze(1)).squeeze(1)
+
+
+def confidences_of(
+    logits: torch.Tensor, ids: torch.Tensor, word_places: torch.Tensor
+) -> torch.Tensor:
+    """``[words]``, in ten-thousandths or ``NONE``; see ``probabilities_of``."""
+    said = probabilities_of(logits, ids, word_places)
     counted = (said * WHOLE).round().nan_to_num(nan=NONE)
     return counted.masked_fill(word_places == NO_PIECE, NONE).to(torch.int16)
 

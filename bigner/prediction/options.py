@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from bigner.config.checks import require_choice
-from bigner.config.schema import Precision
+from bigner.config.schema import Decoding, Precision
 from bigner.errors import UserError
 
 Aggregation = Literal["word", "simple", "first", "average", "max"]
@@ -30,6 +30,9 @@ class TaggerOptions:
     head: str | None = None
     """The head that is asked; the first that tells tags, if not given."""
     aggregation: Aggregation = "word"
+    decoding: Decoding = "argmax"
+    """``argmax`` takes the best tag of each word, ``iob2`` the best sequence that IOB2 allows, as
+    in evaluation; ``iob2`` is for aggregation ``word`` alone."""
     words: WordRule = "punctuation"
     max_length: int | None = None
     """Pieces in a window; 256, or what the model has positions for, if not given."""
@@ -42,8 +45,15 @@ class TaggerOptions:
 
     def __post_init__(self) -> None:
         require_choice("aggregation", self.aggregation, Aggregation)
+        require_choice("decoding", self.decoding, Decoding)
         require_choice("words", self.words, WordRule)
         require_choice("precision", self.precision, Precision)
+        if self.decoding == "iob2" and self.aggregation != "word":
+            raise UserError(
+                f"decoding iob2 takes the best sequence of tags as in evaluation, where the first "
+                f"piece of a word decides, and aggregation {self.aggregation} is none of that; "
+                f"leave one of them out"
+            )
         _require_at_least("max_length", self.max_length, SHORTEST_WINDOW)
         _require_at_least("stride", self.stride, 0)
         _require_at_least("batch_tokens", self.batch_tokens, SHORTEST_WINDOW)

@@ -8,20 +8,22 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import overload
 
+import numpy as np
 import torch
 
 from bigner import collector
 from bigner.config.checks import is_folder
-from bigner.config.schema import ModelConfig, Precision, default_cache_root
+from bigner.config.schema import Decoding, ModelConfig, Precision, default_cache_root
 from bigner.data.heads import Head, Heads
 from bigner.distributed import World, choose_device
 from bigner.errors import DataError, ModelError, UserError
+from bigner.evaluation.decoding import Iob2Decoder
 from bigner.modeling import build_model, check_fits, heads_of, load_tokenizer, longest_window
 from bigner.packing import pack_attention, padding_note
 from bigner.prediction.chunks import chunks_of
 from bigner.prediction.entities import Entity, EntityFinder, PieceSpans
 from bigner.prediction.options import Aggregation, TaggerOptions, WordRule
-from bigner.prediction.units import read_units
+from bigner.prediction.units import Units, read_decoded, read_units
 from bigner.prediction.windows import WindowMaker
 from bigner.prediction.words import SplitText
 from bigner.strategies import open_whole
@@ -89,6 +91,7 @@ class Tagger:
             packing=packing,
         )
         self._finder = EntityFinder(self.head.labels.tags)
+        self._decoder = Iob2Decoder(self.head.labels.tags, device)
 
     @classmethod
     def load(  # noqa: PLR0913
@@ -97,6 +100,7 @@ class Tagger:
         *,
         head: str | None = None,
         aggregation: Aggregation = "word",
+        decoding: Decoding = "argmax",
         words: WordRule = "punctuation",
         max_length: int | None = None,
         stride: int = 32,
@@ -113,6 +117,7 @@ class Tagger:
         options = TaggerOptions(
             head=head,
             aggregation=aggregation,
+            decoding=decoding,
             words=words,
             max_length=max_length,
             stride=stride,
@@ -151,16 +156,8 @@ class Tagger:
         words = [text.strings() for text in texts]
         if not any(words):
             return [Tagged([], []) for _ in texts]
-        split, collate = self._windows.windows([one for one in words if one])
         how = self.options.aggregation
-        units = read_units(
-            self._strategy,
-            self.head,
-            split,
-            collate,
-            batch_tokens=self.options.batch_tokens,
-            aggregation=how,
-        )
+        units = self._units([one for one in words if one])
         if how == "simple":
             found = self._finder.find(texts, units, PieceSpans(self._tokenizer))
             return [Tagged([], entities) for entities in found]
@@ -171,6 +168,19 @@ class Tagger:
         names = self.head.labels.tags
         tags = [[names[next(ids)] for _ in one] for one in words]
         return [Tagged(*both) for both in zip(tags, found, strict=True)]
+
+    def _units(self, texts: Sequence[list[str]]) -> Units:
+        """What the model says of texts, of one word at least each."""
+        split, collate = self._windows.windows(texts)
+        asked = (self._strategy, self.head, split, collate)
+        batch_tokens = self.options.batch_tokens
+        if self.options.decoding == "argmax":
+            how = self.options.aggregation
+            return read_units(*asked, batch_tokens=batch_tokens, aggregation=how)
+        sizes = np.array([len(text) for text in texts])
+        begins = np.zeros(int(sizes.sum()), dtype=bool)
+        begins[np.cumsum(sizes) - sizes] = True
+        return read_decoded(*asked, batch_tokens=batch_tokens, decoder=self._decoder, begins=begins)
 
 
 def _chosen(heads: Heads, name: str | None) -> Head:

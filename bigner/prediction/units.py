@@ -2,10 +2,12 @@
 
 ``word`` and ``first`` ask the first piece of a word. ``average`` takes the mean of its pieces'
 probabilities, and ``max`` the piece that is surest of its label. ``simple`` asks each piece.
+Decoding under IOB2 asks as ``word`` does, and takes the best sequence in place of each best tag.
 """
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -20,6 +22,8 @@ from bigner.data.encode import NO_PIECE
 from bigner.data.heads import Head
 from bigner.data.labels import IGNORED
 from bigner.data.prepare import SplitData
+from bigner.evaluation.confidence import probabilities_of
+from bigner.evaluation.decoding import Bools, Iob2Decoder, begun_properly, decode_batch
 from bigner.prediction.options import Aggregation
 from bigner.strategies.base import Strategy
 
@@ -29,7 +33,7 @@ Floats = npt.NDArray[np.floating[Any]]
 # Arrays have no one answer to whether they are equal.
 @dataclass(frozen=True, slots=True, eq=False)
 class Units:
-    """Words with pieces in order or, for ``simple``, their pieces."""
+    """Words with pieces in order, decoded ones also without; or, for ``simple``, their pieces."""
 
     words: Ints
     """``[units]``, the word of each, counted over all texts; rising."""
@@ -64,21 +68,74 @@ def read_units(
         batch_tokens: pieces that are computed at once.
         aggregation: how pieces come to one label.
     """
+    found = []
+    for batch, words, logits in _asked(strategy, head, split, collate, batch_tokens):
+        inside, ids, scores = _units_of(logits.float().softmax(dim=-1), batch, aggregation)
+        found.append((words[inside], ids, scores))
+    words, ids, scores = _in_order(found)
+    return Units(words, ids, scores.astype(np.float64))
+
+
+def read_decoded(
+    strategy: Strategy,
+    head: Head,
+    split: SplitData,
+    collate: Collator,
+    *,
+    batch_tokens: int,
+    decoder: Iob2Decoder,
+    begins: Bools,
+) -> Units:
+    """The best tags of all words that IOB2 allows, those of a word without pieces among them.
+
+    Args:
+        strategy: the whole model.
+        head: the one that is asked.
+        split: the windows, see ``WindowMaker``.
+        collate: makes batches of them.
+        batch_tokens: pieces that are computed at once.
+        decoder: of the head.
+        begins: ``[words]``, whether a word is the first of its text.
+    """
+    first_word = split.column("first_word")
+    found = []
+    for batch, words, logits in _asked(strategy, head, split, collate, batch_tokens):
+        said = decode_batch(decoder, logits, batch, first_word, begins)
+        both = (_of_words(logits, ids, batch) for ids in (said, decoder.begun[said]))
+        found.append((words, said.cpu().numpy(), *both))
+    _, ids, scores, if_begun = _in_order(found)
+    mended = begun_properly(ids, begins, head.labels.tags)
+    scores = np.where(mended == ids, scores, if_begun)
+    return Units(np.arange(len(ids)), mended, scores.astype(np.float64))
+
+
+def _asked(
+    strategy: Strategy, head: Head, split: SplitData, collate: Collator, batch_tokens: int
+) -> Iterator[tuple[Batch, Ints, torch.Tensor]]:
+    """Each batch, the number of each word that it owns, counted over all texts, and ``[pieces,
+    labels]``, its logits."""
     batches = evaluation_batches(
         split.column("length"), batch_tokens=batch_tokens, rank=0, world_size=1
     )
     first_word = split.column("first_word")
-    found = []
     for batch in ahead(map(collate, batches)):
         logits = strategy.predict(batch.inputs).flatten(0, -2)[..., head.logits]
-        # Number of each word of the batch, counted over all texts.
-        words = ranges(first_word[batch.index], batch.num_words)
-        inside, ids, scores = _units_of(logits.float().softmax(dim=-1), batch, aggregation)
-        found.append((words[inside], ids, scores))
-    words, ids, scores = (np.concatenate(parts) for parts in zip(*found, strict=True))
+        yield batch, ranges(first_word[batch.index], batch.num_words), logits
+
+
+def _in_order(found: Sequence[tuple[npt.NDArray[Any], ...]]) -> list[npt.NDArray[Any]]:
+    """What was found in batches, by the number of the word, which comes first in each."""
+    words, *told = (np.concatenate(parts) for parts in zip(*found, strict=True))
     # Pieces of a word lie together, and stay in their order.
     order = np.argsort(words, kind="stable")
-    return Units(words[order], ids[order], scores[order].astype(np.float64))
+    return [words[order], *(each[order] for each in told)]
+
+
+def _of_words(logits: torch.Tensor, ids: torch.Tensor, batch: Batch) -> Floats:
+    """``[words]``: the probability of a label of each word; 1 for a word without pieces."""
+    told = probabilities_of(logits, ids, batch.word_places)
+    found: Floats = told.masked_fill(batch.word_places == NO_PIECE, 1.0).cpu().numpy()
+    return found
 
 
 def _units_of(

@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from html.parser import HTMLParser
 from itertools import pairwise
 from pathlib import Path
+from statistics import fmean
 from typing import Any
 
 import pytest
@@ -121,9 +122,13 @@ def test_words_that_are_given() -> None:
 # ---------------------------------------------------------------- the tagger
 
 
+@pytest.mark.parametrize("decoding", ["argmax", "iob2"])
 @pytest.mark.parametrize("max_length", [8, 12, 64])
-def test_tags_are_those_of_evaluation(max_length: int, model: Path, tmp_path: Path) -> None:
-    """Windows, words without pieces and words longer than a window included."""
+def test_tags_are_those_of_evaluation(
+    max_length: int, decoding: Any, model: Path, tmp_path: Path
+) -> None:
+    """Windows, words without pieces and words longer than a window included, and how sure the model
+    is of each."""
     file = str(write_columns(tmp_path / "test.conll", SENTENCES))
     data = DataConfig.model_validate(
         {
@@ -135,14 +140,14 @@ def test_tags_are_those_of_evaluation(max_length: int, model: Path, tmp_path: Pa
             "cache_dir": tmp_path / "cache",
         }
     )
-    tagger = Tagger.load(model, max_length=max_length, stride=3, batch_tokens=40)
+    tagger = Tagger.load(model, max_length=max_length, stride=3, batch_tokens=40, decoding=decoding)
     prepared = prepare(data, tiny_tokenizer(), ["test"])
     evaluator = ShardedEvaluator(
         prepared,
         prepared.splits["test"],
         Heads.from_config(None, TAGS),
         World(),
-        evaluation=EvaluationConfig(batch_size=3),
+        evaluation=EvaluationConfig(batch_size=3, decoding=decoding),
         packing=None,
     )
     described = run_config(tmp_path, model).model
@@ -150,16 +155,18 @@ def test_tags_are_those_of_evaluation(max_length: int, model: Path, tmp_path: Pa
     values = dict(whole_model(described, TAGS, seed=1).named_parameters())
     for shard in strategy.shards():
         shard.master.copy_(values[shard.name].detach().flatten())
-    _, predicted = evaluator.tags(evaluator.predict(strategy))
+    predictions = evaluator.predict(strategy, confidences=True)
+    _, predicted, confidences = map(list, evaluator.columns_of_heads(predictions)["tags"])
     found = tagger.tag([SplitText.joined(words) for words in WORDS])
     assert [one.tags for one in found] == predicted
     assert len({tag for tags in predicted for tag in tags}) > 3
-    for words, one in zip(WORDS, found, strict=True):
+    for words, one, sure in zip(WORDS, found, confidences, strict=True):
         spans = SplitText.joined(words).words
-        expected = [
-            (kind, spans[first][0], spans[last][1]) for kind, first, last in get_entities(one.tags)
-        ]
+        places = get_entities(one.tags)
+        expected = [(kind, spans[first][0], spans[last][1]) for kind, first, last in places]
         assert [(e.type, e.start, e.end) for e in one.entities] == expected
+        means = [fmean(map(float, sure[first : last + 1])) for _, first, last in places]
+        assert [e.score for e in one.entities] == pytest.approx(means, abs=1e-4)
 
 
 @pytest.mark.parametrize("aggregation", ["word", "simple", "first", "average", "max"])
@@ -262,6 +269,8 @@ def test_heads(tmp_path: Path) -> None:
         ({"max_length": 7}, "max_length must be 8 or more"),
         ({"stride": -1}, "stride must be 0 or more"),
         ({"aggregation": "mean"}, "aggregation must be word, simple"),
+        ({"decoding": "viterbi"}, "decoding must be argmax, iob2"),
+        ({"decoding": "iob2", "aggregation": "max"}, "and aggregation max is none of that"),
         ({"words": "spaces"}, "words must be punctuation, whitespace"),
         ({"precision": "int8"}, "precision must be"),
     ],
