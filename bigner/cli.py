@@ -275,7 +275,9 @@ def evaluate(
     split: Annotated[str, typer.Option(help="train, validation or test.")] = "test",
     predictions: Annotated[
         Path | None,
-        typer.Option(metavar="FILE", help="Write word, gold tag and predicted tag as columns."),
+        typer.Option(
+            metavar="FILE", help="Write word, gold tag, predicted tag and confidence as columns."
+        ),
     ] = None,
     as_json: AsJson = False,
 ) -> None:

@@ -23,6 +23,7 @@ def write_run(
     gold: Tags,
     predicted: Tags,
     *,
+    confidences: Tags | None = None,
     split: str = "test",
     head: str | None = None,
     summary: dict[str, Any] | None = None,
@@ -35,6 +36,7 @@ def write_run(
         words: of each sentence.
         gold: IOB2 tags of each sentence.
         predicted: as many.
+        confidences: as text, of each word; none are written if not given.
         split: that was predicted.
         head: whose predictions they are, where there are several.
         summary: in place of what it would hold.
@@ -66,7 +68,8 @@ def write_run(
     (folder / "summary.json").write_text(json.dumps(written))
     (folder / "metrics.jsonl").write_text("".join(map(_line, logged())))
     name = f"{split}-{head}.tsv" if head else f"{split}.tsv"
-    write_predictions(folder / "predictions" / name, words, {"tags": (gold, predicted)})
+    told = [gold, predicted] if confidences is None else [gold, predicted, confidences]
+    write_predictions(folder / "predictions" / name, words, {"tags": told})
     return folder
 
 

@@ -48,7 +48,7 @@ def _sentence(sentence: WrongSentence, numbers: Mapping[str, int]) -> dict[str, 
     def spans(found: Sequence[Span]) -> list[list[int]]:
         return [[span.first, span.last, numbers[span.type]] for span in found]
 
-    runs = zip(sentence.predicted, sentence.errors, strict=True)
+    runs = zip(sentence.predicted, sentence.errors, sentence.sure, strict=True)
     return {
         "line": sentence.line,
         "words": sentence.words,
@@ -56,9 +56,12 @@ def _sentence(sentence: WrongSentence, numbers: Mapping[str, int]) -> dict[str, 
         "runs": [
             {
                 "spans": spans(predicted),
-                "errors": [_error(error, sentence.gold, predicted) for error in errors],
+                "errors": [
+                    [*_error(error, sentence.gold, predicted), confidence]
+                    for error, confidence in zip(errors, sure, strict=True)
+                ],
             }
-            for predicted, errors in runs
+            for predicted, errors, sure in runs
         ],
         "change": -1 if sentence.change is None else list(CHANGES).index(sentence.change),
     }

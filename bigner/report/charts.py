@@ -11,6 +11,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from bigner.report.confidence import Calibration
 from bigner.report.course import Course, Curve
 
 if TYPE_CHECKING:
@@ -65,7 +66,8 @@ def charts(courses: Sequence[Course | None]) -> list[Chart]:
     """What there is to draw of runs, each in its own colour; None for one that left no log."""
 
     def chart(title: str, note: str, curves: Callable[[Course], _Curves]) -> Chart | None:
-        return _chart(title, note, [curves(course) if course else [] for course in courses])
+        runs = [curves(course) if course else [] for course in courses]
+        return _chart(title, note, runs, _as_course)
 
     found = [
         chart(
@@ -88,6 +90,33 @@ def charts(courses: Sequence[Course | None]) -> list[Chart]:
     return [drawn for drawn in found if drawn is not None]
 
 
+def reliability_chart(calibrations: Sequence[Calibration | None]) -> Chart | None:
+    """How often runs were right by how sure they were, each in its own colour."""
+
+    def curve(found: Calibration) -> Curve:
+        return Curve(
+            [each.confidence for each in found.bins], [each.correct for each in found.bins]
+        )
+
+    return _chart(
+        "Correct by confidence",
+        "share of predicted entities, in bins of 0.1; dotted: right as often as sure",
+        [[(curve(found), "-o")] if found else [] for found in calibrations],
+        _as_reliability,
+    )
+
+
+def _as_reliability(axes: Axes) -> None:
+    axes.set_xlabel("mean confidence")
+    axes.set_xlim(0, 1.02)
+    axes.set_ylim(0, 1.05)
+    axes.plot([0, 1], [0, 1], ":", color=_INK, linewidth=1.0)
+
+
+def _as_course(axes: Axes) -> None:
+    axes.set_xlabel("step")
+
+
 def _skipped(course: Course) -> Curve:
     """The scale at the steps that were skipped."""
     skipped = set(course.skipped)
@@ -96,7 +125,12 @@ def _skipped(course: Course) -> Curve:
     return Curve([step for step, _ in kept], [value for _, value in kept])
 
 
-def _chart(title: str, note: str, runs: Sequence[_Curves]) -> Chart | None:
+def _chart(
+    title: str,
+    note: str,
+    runs: Sequence[_Curves],
+    prepare: Callable[[Axes], None],
+) -> Chart | None:
     """Draw the curves of each run; None where none has a number."""
     if not any(curve for curves in runs for curve, _ in curves):
         return None
@@ -109,7 +143,7 @@ def _chart(title: str, note: str, runs: Sequence[_Curves]) -> Chart | None:
         mpl.rcParams.update({**_STYLE, "svg.hashsalt": title})
         figure = Figure(figsize=_INCHES, layout="constrained")
         axes = figure.add_subplot()
-        axes.set_xlabel("step")
+        prepare(axes)
         for color, curves in zip(_RUNS, runs, strict=False):
             for curve, how in curves:
                 _draw(axes, curve, how, color)

@@ -56,6 +56,12 @@ class SpanError:
             return "type"
         return "boundary" if self.gold.type == self.predicted.type else "boundary and type"
 
+    @property
+    def place(self) -> tuple[int, int]:
+        """The first and the last word of both entities together."""
+        spans = [span for span in (self.gold, self.predicted) if span is not None]
+        return min(span.first for span in spans), max(span.last for span in spans)
+
 
 def errors_of(gold: Sequence[Span], predicted: Sequence[Span]) -> list[SpanError]:
     """What is wrong in a sentence, in the order of the words.
@@ -73,7 +79,7 @@ def errors_of(gold: Sequence[Span], predicted: Sequence[Span]) -> list[SpanError
         *(SpanError(span, partners.get(span)) for span in missed),
         *(SpanError(None, span) for span in spurious if span not in paired),
     ]
-    return sorted(errors, key=_place)
+    return sorted(errors, key=lambda error: error.place)
 
 
 def _paired(gold: Sequence[Span], predicted: Sequence[Span]) -> dict[Span, Span]:
@@ -101,8 +107,3 @@ def _overlapping(gold: Sequence[Span], predicted: Sequence[Span]) -> Iterator[tu
             i += 1
         else:
             j += 1
-
-
-def _place(error: SpanError) -> tuple[int, int]:
-    spans = [span for span in (error.gold, error.predicted) if span is not None]
-    return min(span.first for span in spans), max(span.last for span in spans)

@@ -5,6 +5,7 @@
   const ON_A_PAGE = 50;
   const GOLD = 1;
   const PREDICTED = 2;
+  const CONFIDENCE = 3;
   const names = ["change", "run", "kind", "type", "text", "order"];
   // Of a run alone there is no control for changes and runs.
   const controls = new Map(
@@ -40,21 +41,33 @@
     return types[0] === gold && types[1] === predicted;
   }
 
-  function hasError(sentence, wanted) {
-    return sentence.runs.some(
-      (run, i) =>
-        (wanted.run === "" || Number(wanted.run) === i) &&
-        run.errors.some(
-          (error) =>
-            (wanted.kind === "" || error[0] === Number(wanted.kind)) &&
-            (wanted.type === "" || isOfType(typesOf(sentence, run, error), wanted.type))
-        )
+  function chosenErrors(sentence, wanted) {
+    return runsOf(sentence, wanted).flatMap((run) =>
+      run.errors.filter(
+        (error) =>
+          (wanted.kind === "" || error[0] === Number(wanted.kind)) &&
+          (wanted.type === "" || isOfType(typesOf(sentence, run, error), wanted.type))
+      )
     );
   }
 
-  function errorsIn(sentence, run) {
-    const runs = run === "" ? sentence.runs : [sentence.runs[Number(run)]];
-    return runs.reduce((sum, { errors }) => sum + errors.length, 0);
+  function runsOf(sentence, wanted) {
+    return wanted.run === "" ? sentence.runs : [sentence.runs[Number(wanted.run)]];
+  }
+
+  // What there is most of comes first; without a number, as of a run that left no confidences, last.
+  const orders = {
+    errors: (sentence, wanted) =>
+      runsOf(sentence, wanted).reduce((sum, { errors }) => sum + errors.length, 0),
+    confidence: (sentence, wanted) =>
+      Math.max(-1, ...chosenErrors(sentence, wanted).map((error) => error[CONFIDENCE] ?? -1)),
+  };
+
+  function sort(wanted) {
+    const most = orders[wanted.order];
+    if (!most) return;
+    const numbers = new Map(found.map((sentence) => [sentence, most(sentence, wanted)]));
+    found.sort((a, b) => numbers.get(b) - numbers.get(a) || a.line - b.line);
   }
 
   function find() {
@@ -64,11 +77,9 @@
       (sentence) =>
         (wanted.change === "" || sentence.change === Number(wanted.change)) &&
         (text === "" || sentence.words.join(" ").toLowerCase().includes(text)) &&
-        hasError(sentence, wanted)
+        chosenErrors(sentence, wanted).length > 0
     );
-    if (wanted.order === "errors") {
-      found.sort((a, b) => errorsIn(b, wanted.run) - errorsIn(a, wanted.run) || a.line - b.line);
-    }
+    sort(wanted);
     turnTo(0);
   }
 
@@ -136,7 +147,11 @@
       const types = typesOf(sentence, run, error)
         .filter((type, i, both) => type >= 0 && type !== both[i - 1])
         .map((type) => data.types[type]);
-      chips.append(make("span", `kind kind-${error[0]}`, `${data.kinds[error[0]]} ${types.join(" → ")}`));
+      const chip = make("span", `kind kind-${error[0]}`, `${data.kinds[error[0]]} ${types.join(" → ")}`);
+      if (error[CONFIDENCE] !== null) {
+        chip.append(make("span", "confidence", error[CONFIDENCE].toFixed(4)));
+      }
+      chips.append(chip);
     }
     if (!run.errors.length) chips.append(make("span", "kind all-right", "right"));
     return chips;
@@ -188,7 +203,7 @@
     clear();
     find();
   });
-  for (const button of document.querySelectorAll("[data-kind], [data-type], [data-change]")) {
+  for (const button of document.querySelectorAll("[data-kind], [data-type], [data-change], [data-order]")) {
     button.addEventListener("click", () => {
       clear();
       for (const [name, control] of controls) {

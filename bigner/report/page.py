@@ -14,13 +14,14 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
 
 from bigner.report.browser import browser_data, script_json
-from bigner.report.charts import charts
+from bigner.report.charts import charts, reliability_chart
+from bigner.report.confidence import SURE, calibration
 from bigner.report.course import read_course
 from bigner.report.matching import KINDS
 from bigner.report.reading import ReportedRun, differing_fields
 from bigner.report.scores import RESAMPLES, Estimate, TypeScores, score_types
 from bigner.report.sentences import CHANGES, WrongSentence, wrong_sentences
-from bigner.report.tallies import confusion, kinds_of_errors
+from bigner.report.tallies import confusion, kinds_of_errors, sure_errors
 
 _FILES = Path(__file__).parent
 _NONE = "\N{EN DASH}"
@@ -39,7 +40,11 @@ def page(runs: Sequence[ReportedRun], warnings: Sequence[str] = ()) -> str:
     """
     words = [run.words for run in runs]
     scores = score_types(words)
-    wrong = wrong_sentences(runs[0].lines.asked, words)
+    confidences = [run.confidences for run in runs]
+    wrong = wrong_sentences(runs[0].lines.asked, words, confidences)
+    calibrations = [
+        calibration(run.words, run.confidences) if run.confidences else None for run in runs
+    ]
     first = runs[0]
     f1s = [of_run.f1.value for of_run in scores[0].runs]
     told = [run.warning(f1) for run, f1 in zip(runs, f1s, strict=True)]
@@ -61,6 +66,11 @@ def page(runs: Sequence[ReportedRun], warnings: Sequence[str] = ()) -> str:
         kinds=_kinds(wrong, len(runs)),
         changes=_changes(wrong),
         charts=charts(courses),
+        calibrations=calibrations,
+        reliability=reliability_chart(calibrations),
+        sure=[sure_errors(wrong, i) for i in range(len(runs))],
+        sure_from=SURE,
+        knows=[run.confidences is not None for run in runs],
         unlogged=[str(run.run) for run, c in zip(runs, courses, strict=True) if c is None],
         wrong=len(wrong),
         sentences=first.words.sentences,

@@ -12,6 +12,7 @@ from bigner.config.checks import is_file
 from bigner.errors import UserError
 from bigner.evaluation.counts import TaggedWords
 from bigner.predictions import TaggedLines, read_predictions
+from bigner.report.confidence import LineConfidences
 
 _SPLITS = ("test", "validation")
 # Two ways to divide the same whole numbers.
@@ -28,6 +29,8 @@ class ReportedRun:
     """The head that is reported; None where the run has but one."""
     lines: TaggedLines
     words: TaggedWords
+    confidences: LineConfidences | None
+    """Of the lines; None where an earlier version of bigner wrote them."""
 
     def score(self, name: str) -> float | None:
         """A number of the summary's scores of the split.
@@ -111,7 +114,9 @@ def _reported(run: FinishedRun, split: str, head: str | None) -> ReportedRun:
             f"wrote none, and their runs must be trained anew"
         )
     lines = read_predictions(path)
-    return ReportedRun(run, split, own, lines, TaggedWords.of(lines.gold, lines.predicted))
+    words = TaggedWords.of(lines.gold, lines.predicted)
+    known = None if lines.confidences is None else LineConfidences(lines.confidences)
+    return ReportedRun(run, split, own, lines, words, known)
 
 
 def _head_of(run: FinishedRun, wanted: str | None) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
@@ -10,6 +11,7 @@ import numpy as np
 
 from bigner.evaluation.counts import TaggedWords
 from bigner.evaluation.spans import Ints, Spans
+from bigner.report.confidence import LineConfidences
 from bigner.report.matching import Span, SpanError, errors_of
 
 Change = Literal["fixed", "broken", "changed"]
@@ -33,6 +35,8 @@ class WrongSentence:
     """Of each run."""
     errors: list[list[SpanError]]
     """Of each run."""
+    sure: list[list[float | None]]
+    """Of each run, how sure it was of each of its errors; None where it left no confidences."""
 
     @property
     def change(self) -> Change | None:
@@ -45,13 +49,22 @@ class WrongSentence:
         return "fixed" if before else "broken"
 
 
-def wrong_sentences(asked: Sequence[str], runs: Sequence[TaggedWords]) -> list[WrongSentence]:
+def wrong_sentences(
+    asked: Sequence[str],
+    runs: Sequence[TaggedWords],
+    confidences: Sequence[LineConfidences | None],
+) -> list[WrongSentence]:
     """The sentences that a run has wrong, in the order of the file.
 
     Args:
         asked: the lines of the file: word and gold tag, a tab between; blank between sentences.
         runs: the tags of each run, of the same lines.
+        confidences: of each run, of the same lines.
     """
+    of_wrong = [
+        None if known is None else known.of_wrong_tags(run)
+        for known, run in zip(confidences, runs, strict=True)
+    ]
     gaps = np.flatnonzero(runs[0].gaps)
     starts, ends = np.append(0, gaps + 1), np.append(gaps, len(asked))
     gold: dict[int, list[Span]] = {}
@@ -67,8 +80,26 @@ def wrong_sentences(asked: Sequence[str], runs: Sequence[TaggedWords]) -> list[W
             start, end = int(starts[sentence]), int(ends[sentence])
             words = [line.rpartition("\t")[0] for line in asked[start:end]]
             errors = [errors_of(there, spans) for spans in here]
-            found.append(WrongSentence(start + 1, words, there, here, errors))
+            sure = [_sure(*both, start) for both in zip(errors, of_wrong, strict=True)]
+            found.append(WrongSentence(start + 1, words, there, here, errors, sure))
     return found
+
+
+def _sure(
+    errors: Sequence[SpanError], confidences: LineConfidences | None, start: int
+) -> list[float | None]:
+    """How sure a run was of each error, see ``confidence``; None where that is not known.
+
+    Args:
+        errors: of a sentence.
+        confidences: of the wrong tags of the run.
+        start: line of the first word of the sentence, from 0.
+    """
+    if confidences is None:
+        return [None] * len(errors)
+    places = np.array([error.place for error in errors], dtype=np.int64).reshape(-1, 2)
+    means = confidences.means_around(*(start + places).T).tolist()
+    return [None if math.isnan(mean) else mean for mean in means]
 
 
 def _by_sentence(

@@ -6,6 +6,7 @@ from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from bigner.report.confidence import SURE
 from bigner.report.matching import KINDS, Kind, Span
 from bigner.report.scores import TypeScores
 from bigner.report.sentences import WrongSentence
@@ -15,6 +16,12 @@ def kinds_of_errors(sentences: Sequence[WrongSentence], run: int) -> dict[Kind, 
     """How many errors of each kind a run made."""
     counts = Counter(error.kind for sentence in sentences for error in sentence.errors[run])
     return {kind: counts[kind] for kind in KINDS}
+
+
+def sure_errors(sentences: Sequence[WrongSentence], run: int) -> int:
+    """How many errors a run made that it was sure of."""
+    found = (sure for sentence in sentences for sure in sentence.sure[run])
+    return sum(sure is not None and sure >= SURE for sure in found)
 
 
 @dataclass(frozen=True, slots=True)

@@ -14,7 +14,7 @@ import pytest
 from bigner.cli import run as bigner
 from tests.e2e.conftest import main
 from tests.finished_run import write_run
-from tests.unit.test_report import FIRST, GOLD, HOSTILE, SECOND, WORDS
+from tests.unit.test_report import FIRST, GOLD, HOSTILE, SECOND, SURE, WORDS
 
 webdriver = pytest.importorskip("selenium.webdriver", reason="selenium is not installed")
 
@@ -49,10 +49,10 @@ def browser(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Any]:
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Reports: of one run, of two, and of one with thousands of errors."""
     path = tmp_path_factory.mktemp("reports")
-    write_run(path / "a", WORDS, GOLD, FIRST)
+    write_run(path / "a", WORDS, GOLD, FIRST, confidences=SURE)
     write_run(path / "b", WORDS, GOLD, SECOND)
     words, gold, predicted = many()
-    write_run(path / "many", words, gold, predicted)
+    write_run(path / "many", words, gold, predicted, confidences=random_confidences(words))
     report(path, "one.html", "a")
     report(path, "two.html", "a", "b")
     report(path, "many.html", "many")
@@ -74,6 +74,11 @@ def many() -> tuple[list[list[str]], list[list[str]], list[list[str]]]:
         gold.append(["B-PER" if i < errors else "O" for i in range(length)])
         predicted.append(["B-LOC" if 1 < i < errors else "O" for i in range(length)])
     return words, gold, predicted
+
+
+def random_confidences(words: list[list[str]]) -> list[list[str]]:
+    random = np.random.default_rng(1)
+    return [[f"{value:.4f}" for value in random.random(len(sentence))] for sentence in words]
 
 
 @pytest.fixture
@@ -179,6 +184,35 @@ def test_it_sorts(opened: Any) -> None:
     assert lines(browser) == [1, 8, 12, 18]
 
 
+def told(browser: Any) -> list[list[str]]:
+    """What is told of the errors of each sentence that is shown."""
+    script = """
+    return [...document.querySelectorAll("#sentences > li")].map((sentence) =>
+        [...sentence.querySelectorAll(".chips .kind")].map((chip) => chip.textContent));
+    """
+    found: list[list[str]] = browser.execute_script(script)
+    return found
+
+
+def test_it_sorts_by_confidence(opened: Any) -> None:
+    browser = opened("one.html")
+    choose_by_name(browser, "order", "most confident mistakes")
+    assert lines(browser) == [12, 18, 8, 1]
+    assert told(browser) == [
+        ["type LOC → PER0.4000", "missed LOC0.9800"],
+        ["boundary and type ORG → LOC0.8000"],
+        ["spurious PER0.7000"],
+        ["boundary LOC0.5500"],
+    ]
+    # By those that are chosen, not by others of the same sentence.
+    choose_by_name(browser, "type", "PER")
+    assert lines(browser) == [8, 12]
+    browser.find_element("id", "clear").click()
+    assert lines(browser) == [1, 8, 12, 18]
+    browser.find_element("css selector", "[data-order='confidence']").click()
+    assert lines(browser) == [12, 18, 8, 1]
+
+
 def test_numbers_lead_to_sentences(opened: Any) -> None:
     browser = opened("one.html")
     browser.find_element("css selector", ".kinds button[data-kind='3']").click()
@@ -247,6 +281,18 @@ def test_two_runs_beside_one_another(opened: Any) -> None:
     assert [row.text for row in rows] == ["gold", "A", "B"]
 
 
+def test_a_run_without_confidences_beside_one_that_has_them(opened: Any) -> None:
+    browser = opened("two.html")
+    choose_by_name(browser, "order", "most confident mistakes")
+    assert lines(browser) == [12, 18, 8, 1]
+    assert told(browser)[2] == ["spurious PER0.7000", "spurious PER"]
+    # Nothing is known of B, so all are as sure.
+    choose_by_name(browser, "run", "B")
+    assert lines(browser) == [8, 12, 18]
+    browser.find_element("css selector", "[data-order='confidence']").click()
+    assert lines(browser) == [12, 18, 8, 1]
+
+
 # ---------------------------------------------------------------- many errors
 
 
@@ -269,7 +315,9 @@ def test_filters_answer_at_once(opened: Any) -> None:
     milliseconds = browser.execute_script(
         """
         const started = performance.now();
-        for (const [name, value] of [["text", "w1"], ["kind", "1"], ["order", "errors"]]) {
+        for (const [name, value] of [
+            ["text", "w1"], ["kind", "1"], ["order", "errors"], ["order", "confidence"],
+        ]) {
             const control = document.getElementById(name);
             control.value = value;
             control.dispatchEvent(new Event("input"));

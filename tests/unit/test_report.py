@@ -23,12 +23,13 @@ from bigner.evaluation.bootstrap import paired_difference, resampled_f1
 from bigner.evaluation.counts import TaggedWords, count
 from bigner.evaluation.metrics import score_tags
 from bigner.report.browser import script_json
-from bigner.report.charts import charts
+from bigner.report.charts import charts, reliability_chart
+from bigner.report.confidence import LineConfidences, calibration
 from bigner.report.course import Curve, read_course
 from bigner.report.matching import KINDS, Span, SpanError, errors_of
 from bigner.report.scores import score_types
 from bigner.report.sentences import WrongSentence, wrong_sentences
-from bigner.report.tallies import confusion, kinds_of_errors
+from bigner.report.tallies import confusion, kinds_of_errors, sure_errors
 from tests.finished_run import logged, write_run
 
 HOSTILE = "</script><img src=x onerror=document.title='pwned'>"
@@ -79,7 +80,8 @@ def asked(words: list[list[str]], gold: list[list[str]]) -> list[str]:
 
 
 def wrong(*predicted: list[list[str]]) -> list[WrongSentence]:
-    return wrong_sentences(asked(WORDS, GOLD), [tagged(GOLD, tags) for tags in predicted])
+    runs = [tagged(GOLD, tags) for tags in predicted]
+    return wrong_sentences(asked(WORDS, GOLD), runs, [None] * len(runs))
 
 
 # ---------------------------------------------------------------- what is wrong
@@ -134,7 +136,7 @@ def test_every_entity_is_counted_once(corpus: list[list[tuple[str, str]]]) -> No
     gold, predicted = ([[pair[i] for pair in sentence] for sentence in corpus] for i in (0, 1))
     words = [["word"] * len(sentence) for sentence in corpus]
     run = tagged(gold, predicted)
-    found = wrong_sentences(asked(words, gold), [run])
+    found = wrong_sentences(asked(words, gold), [run], [None])
     _, *types = score_types([run], resamples=10)
     rows = confusion(found, types, 0)
     for i, scored in enumerate(types):
@@ -273,6 +275,132 @@ def test_what_there_is_nothing_to_divide_by_is_nothing() -> None:
     assert everything.runs[0].f1.low is None
 
 
+# ---------------------------------------------------------------- confidence
+
+# Of FIRST; a word without pieces has none. The surest mistake is the missed Bergen.
+SURE = [
+    ["0.9000", "0.8000", "0.9900", "0.9900", "0.5000", "0.6000"],
+    ["0.7000", "0.9999", ""],
+    ["0.4000", "0.9990", "0.9800", "", "0.9000"],
+    ["0.9500", "0.9990", "0.8500", "0.7500"],
+]
+
+
+def sure() -> LineConfidences:
+    return LineConfidences([float(text or "nan") for text in flat(SURE)])
+
+
+def test_confidences_of_stretches() -> None:
+    found = LineConfidences([0.5, 0.25, np.nan, np.nan, 1.0])
+    first, last = np.array([0, 1, 2, 0, 4]), np.array([1, 2, 3, 4, 4])
+    expected = [0.375, 0.25, np.nan, 1.75 / 3, 1.0]
+    assert found.means(first, last) == pytest.approx(expected, abs=1e-6, nan_ok=True)
+
+
+def test_how_sure_a_run_was_of_its_errors() -> None:
+    runs = [tagged(GOLD, FIRST), tagged(GOLD, SECOND)]
+    found = wrong_sentences(asked(WORDS, GOLD), runs, [sure(), None])
+    assert [sentence.sure[0] for sentence in found] == [[0.55], [0.7], [0.4, 0.98], [0.8]]
+    assert [sentence.sure[1] for sentence in found] == [[], [None], [None], [None]]
+    assert [sure_errors(found, run) for run in (0, 1)] == [1, 0]
+
+
+@pytest.mark.parametrize(
+    ("gold", "predicted", "expected"),
+    [
+        # The wrong tags alone.
+        ("B-X I-X I-X O", "B-X I-X I-X I-X", [0.8]),
+        ("B-X I-X O O", "B-Y I-Y O O", [0.4]),
+        ("B-X I-X I-X O", "O O O O", [0.5]),
+        ("O B-X I-X O", "B-X I-X O O", [0.5]),
+        # What is too many has a right tag, and ends too soon or begins too late.
+        ("B-X I-X I-X O", "B-X B-X I-X O", [0.5, 0.5]),
+        ("B-X I-X I-X O", "B-X O I-X O", [0.5, 0.5]),
+        ("B-X I-X I-X O", "B-X I-X O I-X", [0.7, 0.8]),
+    ],
+)
+def test_how_sure_an_error_is(gold: str, predicted: str, expected: list[float]) -> None:
+    """Of four words with 0.3, 0.5, 0.7 and 0.8, between sentences that are as right as they are
+    sure."""
+    around = ["B-X", "I-X"]
+    there, here = [around, gold.split(), around], [around, predicted.split(), around]
+    known = LineConfidences([1.0, 1.0, np.nan, 0.3, 0.5, 0.7, 0.8, np.nan, 1.0, 1.0])
+    words = [["word"] * len(tags) for tags in there]
+    (found,) = wrong_sentences(asked(words, there), [tagged(there, here)], [known])
+    assert found.sure[0] == pytest.approx(expected)
+
+
+@settings(deadline=None)
+@given(CORPUS)
+def test_every_error_has_a_confidence(corpus: list[list[tuple[str, str]]]) -> None:
+    """For of the tags of its words and of those beside them one at least is wrong."""
+    gold, predicted = ([[pair[i] for pair in sentence] for sentence in corpus] for i in (0, 1))
+    words = [["word"] * len(sentence) for sentence in corpus]
+    run = tagged(gold, predicted)
+    values = LineConfidences(np.where(run.gold == run.predicted, 1.0, 0.25))
+    for sentence in wrong_sentences(asked(words, gold), [run], [values]):
+        assert sentence.sure[0] == [0.25] * len(sentence.errors[0])
+
+
+def test_a_missed_entity_of_words_without_pieces() -> None:
+    gold, predicted = [["B-LOC", "O"]], [["O", "O"]]
+    known = [LineConfidences([np.nan, 0.9])]
+    (found,) = wrong_sentences(asked([["a", "b"]], gold), [tagged(gold, predicted)], known)
+    assert found.sure == [[None]]
+
+
+def test_calibration_by_hand() -> None:
+    found = calibration(tagged(GOLD, FIRST), sure())
+    assert found is not None
+    # The third sentence's Oslo, the first one's, It, Anna Berg with Acme, and Anna.
+    assert [each.entities for each in found.bins] == [1, 1, 1, 2, 1]
+    assert [each.confidence for each in found.bins] == pytest.approx([0.4, 0.6, 0.7, 0.85, 0.95])
+    assert [each.correct for each in found.bins] == [0, 0, 0, 0.5, 1]
+    assert found.entities == 6
+    assert found.correct == pytest.approx(2 / 6)
+    assert found.confidence == pytest.approx((0.4 + 0.6 + 0.7 + 2 * 0.85 + 0.95) / 6)
+    assert found.expected_error == pytest.approx((0.4 + 0.6 + 0.7 + 2 * 0.35 + 0.05) / 6)
+
+
+def test_calibration_of_nothing() -> None:
+    nothing = [["O"], ["O"]]
+    assert calibration(tagged(nothing, nothing), LineConfidences([0.9, np.nan, 0.9])) is None
+    some = [["B-LOC"], ["O"]]
+    assert calibration(tagged(some, some), LineConfidences([np.nan, np.nan, 0.9])) is None
+
+
+def test_a_run_is_drawn_as_sure_as_it_is_right() -> None:
+    chart = reliability_chart([None, calibration(tagged(GOLD, FIRST), sure())])
+    assert chart is not None
+    assert "var(--run-b)" in chart.svg
+    assert "var(--run-a)" not in chart.svg
+    assert re.findall(r"#[0-9a-f]{6}\b", chart.svg) == []
+    assert reliability_chart([None, None]) is None
+
+
+def test_the_page_of_a_run_that_knows_how_sure_it_was() -> None:
+    a_run(confidences=SURE)
+    page = page_of("a")
+    errors = [error for one in page.data["sentences"] for error in one["runs"][0]["errors"]]
+    assert [error[3] for error in errors] == [0.55, 0.7, 0.4, 0.98, 0.8]
+    assert sum(tag == "svg" for tag, _ in page.tags) == 5
+    assert "left no confidences" not in page.text
+    assert ("option", {"value": "confidence"}) in page.tags
+
+
+def test_a_run_of_an_earlier_version_beside_one_that_knows() -> None:
+    a_run("a")
+    a_run("b", SECOND, confidences=SURE)
+    page = page_of("a", "b")
+    assert "a left no confidences" in page.text
+    assert "b left no confidences" not in page.text
+    runs = page.data["sentences"][1]["runs"]
+    assert [run["errors"][0][3] for run in runs] == [None, 0.7]
+    page = page_of("a")
+    assert ("option", {"value": "confidence"}) not in page.tags
+    assert [a for _, a in page.tags if "data-order" in a] == []
+
+
 # ---------------------------------------------------------------- the course
 
 
@@ -384,7 +512,7 @@ def test_the_page_of_a_run(capsys: pytest.CaptureFixture[str]) -> None:
     assert [sentence["words"] for sentence in page.data["sentences"]] == WORDS
     third = page.data["sentences"][2]
     assert third["gold"] == [[0, 0, 0], [2, 2, 0]]
-    assert third["runs"] == [{"spans": [[0, 0, 2]], "errors": [[1, 0, 0], [3, 1, -1]]}]
+    assert third["runs"] == [{"spans": [[0, 0, 2]], "errors": [[1, 0, 0, None], [3, 1, -1, None]]}]
     assert third["change"] == -1
 
 
