@@ -233,6 +233,24 @@ def test_columns_and_pages(work: Path, trained: Path) -> None:
     assert sorted(path.name for path in work.iterdir()) == ["in", "out.html", "out.tsv"]
 
 
+@pytest.mark.parametrize("decoding", ["argmax", "iob2"])
+def test_tags_are_those_that_were_scored(
+    decoding: str, trained: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.chdir(trained.parents[1])
+    scored, found = tmp_path / "scored.tsv", tmp_path / "found.tsv"
+    chosen = [f"evaluation.decoding={decoding}", "data.max_length=8", "data.stride=2"]
+    evaluated = ["evaluate", "run.yaml", "--split", "validation", "--predictions", str(scored)]
+    assert main([*evaluated, *chosen]) == 0
+    options = ["--decoding", decoding, "--max-length", "8", "--stride", "2"]
+    command = ["predict", "--model", str(trained), "dev.conll", str(found), *options]
+    assert main([*command, "--format", "columns"]) == 0
+    lines = [line.split("\t") for line in scored.read_text().splitlines()]
+    told = [line.split("\t") for line in found.read_text().splitlines()]
+    assert [line[::2] for line in lines] == [*told[:-1]]
+    assert all(0 < float(line[3]) <= 1 for line in lines if len(line) > 1)
+
+
 def test_nobody_reads_the_output(work: Path, trained: Path) -> None:
     Path("in.txt").write_text("Anna sleeps in Oslo .\n" * 2000)
     command = f"{sys.executable} -m bigner predict --lines --model {trained} in.txt -"
@@ -260,6 +278,7 @@ WRONG: dict[str, tuple[list[str], str]] = {
     "the input itself": (["a.txt", "a.txt"], "OUTPUT 'a.txt' lies in INPUT"),
     "a file of ours": (["a.txt", "mine"], "mine is there already, and no unfinished output"),
     "aggregation": (["--aggregation", "mean", "a.txt", "out"], "aggregation must be word"),
+    "decoding": (["--decoding", "crf", "a.txt", "out"], "decoding must be argmax, iob2"),
     "format": (["--format", "xml", "a.txt", "out"], "--format must be jsonl, columns, html"),
     "precision": (["--precision", "fp8", "a.txt", "out"], "--precision must be fp32"),
     "simple columns": (
