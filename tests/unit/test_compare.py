@@ -339,6 +339,18 @@ def test_runs_without_predictions_are_compared_without_significance() -> None:
     assert [scored.difference for scored in backward.groups] == [None] * 3
 
 
+def test_files_with_and_without_confidences_are_compared() -> None:
+    finished("a", 1)
+    finished("b", 2, precision="bf16")
+    before = compare([Path("a"), Path("b")])
+    sure = [["0.9000"] * len(sentence) for sentence in WORDS]
+    columns = {"tags": (GOLD, predictions(2), sure)}
+    write_predictions(Path("b/predictions/test.tsv"), WORDS, columns)
+    after = compare([Path("a"), Path("b")])
+    assert after.groups[1].difference == before.groups[1].difference
+    assert after.groups[1].difference is not None
+
+
 def test_predictions_that_are_not_the_summarys_are_told() -> None:
     folder = finished("a", 1)
     write_predictions(folder / "predictions" / "test.tsv", WORDS, {"tags": (GOLD, GOLD)})
