@@ -14,6 +14,7 @@ from transformers import PreTrainedModel
 
 from bigner.distributed import World
 from bigner.errors import CheckpointError
+from bigner.log import progress
 from bigner.run_dir import write_json
 from bigner.strategies.base import Strategy
 from bigner.table import TableFolder, UsedRows, fill_rows
@@ -163,7 +164,9 @@ def _write_weights(
     for name, inside in zip(names, files, strict=True):
         parameters = (
             tensor.to(entry.dtype)
-            for entry, tensor in zip(inside, islice(coming, len(inside)), strict=True)
+            for entry, tensor in zip(
+                progress(inside, "writing the model"), islice(coming, len(inside)), strict=True
+            )
         )
         before = first if name == names[0] else {}
         after = last if name == names[-1] else {}

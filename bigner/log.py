@@ -11,6 +11,7 @@ import json
 import math
 import os
 import statistics
+import sys
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
@@ -18,6 +19,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, TypeVar
 
+from rich.box import HEAVY_HEAD, SIMPLE_HEAD, Box
 from rich.console import Console
 from rich.progress import (
     BarColumn,
@@ -35,6 +37,29 @@ from bigner.errors import RunError
 Item = TypeVar("Item")
 
 console = Console(stderr=True, soft_wrap=True, highlight=False)
+
+_quiet = False
+
+
+def set_quiet(quiet: bool) -> None:
+    """Tell warnings alone from now on, or everything again."""
+    global _quiet  # noqa: PLW0603
+    _quiet = quiet
+
+
+def is_quiet() -> bool:
+    """Whether only warnings, errors and results are wanted."""
+    return _quiet
+
+
+def shows_bars() -> bool:
+    """Whether this is the rank with a terminal to show bars on, and they are wanted."""
+    return console.is_terminal and not _quiet and os.environ.get("RANK", "0") == "0"
+
+
+def table_box() -> Box:
+    """The lines of a table on standard output: a frame on a terminal, none in a file."""
+    return HEAVY_HEAD if sys.stdout.isatty() else SIMPLE_HEAD
 
 
 class _Bars:
@@ -80,7 +105,7 @@ _bars = _Bars()
 
 def progress(items: Sequence[Item], description: str, enabled: bool = True) -> Iterator[Item]:
     """Go over items behind a bar, where there is a terminal to show it on."""
-    if not (enabled and console.is_terminal):
+    if not (enabled and shows_bars()):
         yield from items
         return
     bar = _bars.add(description, len(items))
@@ -93,8 +118,9 @@ def progress(items: Sequence[Item], description: str, enabled: bool = True) -> I
 
 
 def inform(message: str) -> None:
-    """A line for the user."""
-    console.print(message, markup=False)
+    """A line for the user about the course of things."""
+    if not _quiet:
+        console.print(message, markup=False)
 
 
 def warn(message: str) -> None:
@@ -146,7 +172,7 @@ class MetricsLog:
         with self._writing():
             _drop_lines(self._path, lambda line: line["step"] > first_step)
             self._file = self._path.open("a", encoding="utf-8")
-        if console.is_terminal:
+        if shows_bars():
             self._bar = _bars.add("training", total_steps, first_step)
 
     def step_done(self, step: int, metrics: Mapping[str, Any] | None) -> None:
@@ -299,7 +325,7 @@ def show_scores(title: str, scores: Mapping[str, Any]) -> None:
 
 
 def _score_table(title: str, scores: Mapping[str, Any]) -> Table:
-    table = Table(title=title, title_justify="left")
+    table = Table(title=title, title_justify="left", box=table_box())
     table.add_column("type")
     for name in ("precision", "recall", "f1", "support"):
         table.add_column(name, justify="right")

@@ -36,7 +36,7 @@ from bigner.distributed import World
 from bigner.errors import CheckpointError, ConfigError, Problem, RunError, Stopped
 from bigner.evaluation.evaluator import Predictions, ShardedEvaluator, timed_run
 from bigner.export import export_model, load_weights
-from bigner.log import MetricsLog, inform, plain, show_scores, warn
+from bigner.log import MetricsLog, inform, plain, progress, show_scores, warn
 from bigner.memory import peak_memory_bytes
 from bigner.optim import LearningRate
 from bigner.packing import Packing
@@ -392,7 +392,7 @@ class TrainingRun:
         table, rows = TableFolder(self.run_dir.table), self.rows
         if rows is not None:
             self.world.main_first(lambda: table.write(rows, weights.whole(rows.parameter)))
-        for shard in self.strategy.shards():
+        for shard in progress(list(self.strategy.shards()), "the first weights"):
             if rows is not None and shard.name == rows.parameter:
                 table.fill(rows, shard)
             else:

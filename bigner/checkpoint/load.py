@@ -11,6 +11,7 @@ from safetensors import SafetensorError
 from bigner.checkpoint.manifest import KINDS, Manifest, SavedParameter, TensorKind, read_manifest
 from bigner.distributed import World
 from bigner.errors import CheckpointError, one_line
+from bigner.log import progress
 from bigner.strategies.base import Shard, Strategy
 from bigner.tensor_files import checksum_of, read_range
 
@@ -50,7 +51,7 @@ def _damaged_ranges(folder: Path, manifest: Manifest, first: int, step: int) -> 
         for part in saved.ranges
         for kind in part.sha256
     ]
-    for part, name, kind in tensors[first::step]:
+    for part, name, kind in progress(tensors[first::step], "checking the checkpoint"):
         path = folder / part.file
         try:
             changed = part.sha256[kind] != checksum_of(path, f"{name}/{kind}", part.numel)
@@ -69,7 +70,7 @@ def load(folder: Path, manifest: Manifest, strategy: Strategy) -> None:
         CheckpointError: its ranges do not make up this model.
     """
     strange = set(manifest.parameters)
-    for shard in strategy.shards():
+    for shard in progress(list(strategy.shards()), "reading the checkpoint"):
         saved = manifest.parameters.get(shard.name)
         if saved is None or saved.shape != shard.shape:
             raise CheckpointError(f"{folder} has no {shard.name} of shape {shard.shape}")

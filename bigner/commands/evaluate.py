@@ -13,7 +13,7 @@ from bigner.data.prepare import prepare
 from bigner.distributed import World
 from bigner.errors import UserError
 from bigner.evaluation.evaluator import ShardedEvaluator, timed_run
-from bigner.log import inform, warn
+from bigner.log import inform, progress, warn
 from bigner.modeling import build_model, check_fits, heads_of, load_tokenizer
 from bigner.packing import pack_attention, padding_note
 from bigner.predictions import write_predictions
@@ -78,7 +78,7 @@ def evaluate(
 
     packing = pack_attention(model, config.model.packing)
     strategy = open_strategy(config, world, model, training=False)
-    weights.fill(strategy.shards())
+    weights.fill(progress(list(strategy.shards()), "reading weights"))
     strategy.publish()
     evaluator = ShardedEvaluator(
         prepared,

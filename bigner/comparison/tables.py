@@ -15,6 +15,7 @@ from rich.table import Table
 from rich.text import Text
 
 from bigner.comparison.scores import Comparison, GroupScores
+from bigner.log import table_box
 
 _NONE = "-"
 _WIDEST = 10_000
@@ -32,7 +33,8 @@ class _Grid:
 def show(comparison: Comparison) -> None:
     """Print a comparison on standard output."""
     for grid in _grids(comparison):
-        table = Table(title=Text(grid.title), title_justify="left", show_lines=True)
+        title = Text(grid.title)
+        table = Table(title=title, title_justify="left", show_lines=True, box=table_box())
         for i, name in enumerate(grid.columns):
             # Numbers stay whole, names are folded.
             justify: Literal["left", "right"] = "right" if i else "left"

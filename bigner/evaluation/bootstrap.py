@@ -27,6 +27,7 @@ import numpy.typing as npt
 
 from bigner.evaluation.counts import Counts, f1
 from bigner.evaluation.spans import Ints
+from bigner.log import progress
 
 Floats = npt.NDArray[np.float64]
 
@@ -86,7 +87,7 @@ def resampled_totals(
     random = np.random.default_rng(seed)
     totals = np.empty((resamples, columns))
     rows = max(1, at_once // sentences)
-    for first in range(0, resamples, rows):
+    for first in progress(range(0, resamples, rows), "resampling"):
         size = min(rows, resamples - first)
         totals[first : first + size] = _drawings(random, size, sentences) @ of_sentences
     return totals

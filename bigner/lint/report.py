@@ -25,6 +25,7 @@ from bigner.lint.findings import (
 from bigner.lint.labels import Labelled
 from bigner.lint.lengths import PERCENTILES, Lengths
 from bigner.lint.reading import Sentences
+from bigner.log import table_box
 
 _LABELS_SHOWN = 20
 _BAR_WIDTH = 40
@@ -219,7 +220,7 @@ def _histogram(lengths: Lengths) -> Text:
 
 
 def _table(title: str, splits: list[Split]) -> Table:
-    table = Table(title=title, title_justify="left", title_style="")
+    table = Table(title=title, title_justify="left", title_style="", box=table_box())
     table.add_column("")
     for split in splits:
         table.add_column(split, justify="right")

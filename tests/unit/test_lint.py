@@ -709,7 +709,7 @@ def test_nothing_can_be_read(tmp_path: Path, capsys: pytest.CaptureFixture[str])
     report = lint(run_of(tmp_path, train=str(tmp_path / "none")))
     assert [finding.check for finding in report.findings] == ["reading"]
     report.show()
-    assert "│ sentences │     - │" in capsys.readouterr().out
+    assert "\n  sentences       -  \n" in capsys.readouterr().out
     assert report.as_json()["splits"] == {"train": None}
 
 

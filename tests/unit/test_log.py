@@ -14,5 +14,5 @@ def test_a_class_with_brackets_is_no_markup(capsys: pytest.CaptureFixture[str]) 
     classes = {"[/N][Nom]": row, "[bold]": row}
     show_scores("test", {**totals, **counts, "per_type": classes})
     shown = capsys.readouterr().out
-    assert "│ [/N][Nom] " in shown
-    assert "│ [bold] " in shown
+    assert "\n  [/N][Nom] " in shown
+    assert "\n  [bold] " in shown
