@@ -14,13 +14,20 @@ import typer
 
 from bigner import __version__, collector
 from bigner.config.schema import Precision, RunConfig, Split
+from bigner.terminal.completion import one_of, overrides_of, run_files, use_bash_script
+from bigner.terminal.help import GuideCommand, GuideGroup
+from bigner.terminal.quiet import Quiet
 
 if TYPE_CHECKING:
     from bigner.comparison.scores import Comparison
     from bigner.config.load import Source
 
+ScoredSplit = Literal["test", "validation"]
+
+use_bash_script()
 app = typer.Typer(
     name="bigner",
+    cls=GuideGroup,
     no_args_is_help=True,
     add_completion=True,
     pretty_exceptions_enable=False,
@@ -30,18 +37,21 @@ app = typer.Typer(
     "DeepSpeed ZeRO or PyTorch FSDP2, and score them exactly.",
 )
 
-RunFile = Annotated[Path, typer.Argument(metavar="RUN.YAML", help="The run file.")]
+RunFile = Annotated[
+    Path, typer.Argument(metavar="RUN.YAML", help="The run file.", autocompletion=run_files)
+]
 Overrides = Annotated[
     list[str] | None,
     typer.Argument(
         metavar="[KEY=VALUE]...",
         help="Overrides of the run file: training.learning_rate=1e-5, strategy='{kind: fsdp}'.",
+        autocompletion=overrides_of,
     ),
 ]
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON on standard output.")]
 
 
-@app.command()
+@app.command(cls=GuideCommand)
 def validate(
     run_file: RunFile,
     overrides: Overrides = None,
@@ -51,7 +61,7 @@ def validate(
     ] = None,
     as_json: AsJson = False,
 ) -> None:
-    """Check a run file and print its resolved plan, before anything is paid for."""
+    """Check a run file and print its plan, before anything is paid for."""
     from bigner.commands.validate import describe, plan  # noqa: PLC0415
 
     config, source = _load(run_file, overrides)
@@ -60,7 +70,7 @@ def validate(
     print(_dump(resolved) if as_json else describe(resolved))
 
 
-@app.command()
+@app.command(cls=GuideCommand)
 def plan(  # noqa: PLR0913, PLR0917
     run_file: RunFile,
     overrides: Overrides = None,
@@ -99,7 +109,7 @@ def plan(  # noqa: PLR0913, PLR0917
     ] = False,
     as_json: AsJson = False,
 ) -> None:
-    """Tell the memory, traffic and time of a run on GPUs that are not at hand."""
+    """Tell memory, traffic and time of a run on GPUs not at hand."""
     from bigner.commands.plan import PlanOptions  # noqa: PLC0415
     from bigner.commands.plan import plan as run  # noqa: PLC0415
 
@@ -124,9 +134,14 @@ def plan(  # noqa: PLR0913, PLR0917
         show(planned)
 
 
-@app.command()
-def lint(run_file: RunFile, overrides: Overrides = None, as_json: AsJson = False) -> None:
-    """Check the data: counts, labels, tag scheme, repeated sentences, odd characters, lengths.
+@app.command(cls=GuideCommand)
+def lint(
+    run_file: RunFile,
+    overrides: Overrides = None,
+    as_json: AsJson = False,
+    _quiet: Quiet = False,
+) -> None:
+    """Check the data: labels, tag scheme, repeats, characters, lengths.
 
     Warnings are data that can be trained with, and leave 0. Failures are data that training
     refuses, or that would make its scores meaningless (a split without entities to learn from, a
@@ -144,13 +159,13 @@ def lint(run_file: RunFile, overrides: Overrides = None, as_json: AsJson = False
     report.require_no_failure()
 
 
-@app.command()
+@app.command(cls=GuideCommand)
 def schema() -> None:
-    """Print the JSON Schema of a run file, for an editor to complete by."""
+    """Print the JSON Schema of a run file, for an editor."""
     print(_dump(RunConfig.model_json_schema()))
 
 
-@app.command()
+@app.command(cls=GuideCommand)
 def train(
     run_file: RunFile,
     overrides: Overrides = None,
@@ -162,6 +177,7 @@ def train(
             "seed-N in run_dir, and compare.",
         ),
     ] = None,
+    _quiet: Quiet = False,
 ) -> None:
     """Train, score and export; alone or under torchrun or deepspeed."""
     from bigner.commands.validate import require_sound  # noqa: PLC0415
@@ -193,14 +209,18 @@ def train(
         _show_comparison([one.run_dir for one in configs])
 
 
-@app.command()
+@app.command(cls=GuideCommand)
 def compare(
     runs: Annotated[
         list[Path],
         typer.Argument(metavar="RUN_DIR...", help="Folders of finished runs, or that hold such."),
     ],
     split: Annotated[
-        str | None, typer.Option(help="test or validation; test where it was scored, if not given.")
+        str | None,
+        typer.Option(
+            help="test or validation; test where it was scored, if not given.",
+            autocompletion=one_of(ScoredSplit),
+        ),
     ] = None,
     head: Annotated[
         str | None, typer.Option(metavar="NAME", help="The tag head, where runs have several.")
@@ -213,12 +233,13 @@ def compare(
         Path | None,
         typer.Option(metavar="FILE", help="Write the tables too: FILE.md, .json or .csv."),
     ] = None,
+    _quiet: Quiet = False,
     resamples: Annotated[
         int, typer.Option(min=100, max=1_000_000, help="Resamples of the paired bootstrap.")
     ] = 10_000,
     as_json: AsJson = False,
 ) -> None:
-    """Compare finished runs: means over seeds, speed, and whether differences are significant."""
+    """Compare finished runs: means, speed, and what may be chance."""
     from bigner.commands.compare import compare as run  # noqa: PLC0415
     from bigner.commands.compare import require_kind, write  # noqa: PLC0415
 
@@ -231,7 +252,7 @@ def compare(
     _show(comparison, as_json=as_json)
 
 
-@app.command()
+@app.command(cls=GuideCommand)
 def report(
     run_dir: Annotated[
         Path, typer.Argument(metavar="RUN_DIR", help="The folder of a finished run.")
@@ -243,16 +264,21 @@ def report(
         ),
     ] = None,
     split: Annotated[
-        str | None, typer.Option(help="test or validation; test where it was scored, if not given.")
+        str | None,
+        typer.Option(
+            help="test or validation; test where it was scored, if not given.",
+            autocompletion=one_of(ScoredSplit),
+        ),
     ] = None,
     head: Annotated[
         str | None, typer.Option(metavar="NAME", help="The tag head, where runs have several.")
     ] = None,
+    _quiet: Quiet = False,
     output: Annotated[
         Path, typer.Option(metavar="FILE", help="The page; an earlier one is replaced.")
     ] = Path("report.html"),
 ) -> None:
-    """Write a finished run as one HTML page: scores by type, course, confusions, every error."""
+    """Write a finished run as one HTML page: scores and every error."""
     from bigner.commands.report import report as run  # noqa: PLC0415
     from bigner.commands.report import require_html  # noqa: PLC0415
 
@@ -264,7 +290,7 @@ def report(
     print(f"{output} is the report; open it in a browser")
 
 
-@app.command()
+@app.command(cls=GuideCommand)
 def evaluate(
     run_file: RunFile,
     overrides: Overrides = None,
@@ -272,7 +298,9 @@ def evaluate(
         Path | None,
         typer.Option(metavar="DIR", help="An exported model; the run's own, if not given."),
     ] = None,
-    split: Annotated[str, typer.Option(help="train, validation or test.")] = "test",
+    split: Annotated[
+        str, typer.Option(help="train, validation or test.", autocompletion=one_of(Split))
+    ] = "test",
     predictions: Annotated[
         Path | None,
         typer.Option(
@@ -280,6 +308,7 @@ def evaluate(
         ),
     ] = None,
     as_json: AsJson = False,
+    _quiet: Quiet = False,
 ) -> None:
     """Score an exported model under any strategy and world size."""
     from bigner.commands.validate import require_strategy  # noqa: PLC0415
@@ -303,7 +332,7 @@ def evaluate(
         show_scores(chosen, scores)
 
 
-@app.command()
+@app.command(cls=GuideCommand)
 def predict(  # noqa: PLR0913, PLR0917
     texts: Annotated[
         Path,
@@ -350,6 +379,7 @@ def predict(  # noqa: PLR0913, PLR0917
             "whitespace alone."
         ),
     ] = "punctuation",
+    _quiet: Quiet = False,
     input_format: Annotated[
         str | None,
         typer.Option(help="Of the input: text, jsonl or columns; by its suffix, if not given."),
@@ -417,12 +447,13 @@ def predict(  # noqa: PLR0913, PLR0917
     )
 
 
-@app.command()
+@app.command(cls=GuideCommand)
 def export(
     checkpoint: Annotated[
         Path, typer.Argument(metavar="CHECKPOINT", help="RUN_DIR/checkpoints/step-00000500")
     ],
     folder: Annotated[Path, typer.Argument(metavar="DIR", help="A folder that is not there yet.")],
+    _quiet: Quiet = False,
     dtype: Annotated[str, typer.Option(help="Of the weights: fp32, fp16 or bf16.")] = "fp32",
     samples: Annotated[
         int, typer.Option(min=0, help="Texts to compare the written model on; 0 compares nothing.")
@@ -443,17 +474,20 @@ def export(
         )
 
 
-@app.command()
+@app.command(cls=GuideCommand)
 def card(
     run_dir: Annotated[Path, typer.Argument(metavar="RUN_DIR", help="Folder of a finished run.")],
 ) -> None:
-    """Write the model card of a finished run again: README.md beside its weights."""
+    """Write the model card of a finished run again.
+
+    It is README.md beside the weights, in RUN_DIR/model.
+    """
     from bigner.commands.card import card as run  # noqa: PLC0415
 
     print(f"{run(run_dir)} is written")
 
 
-@app.command()
+@app.command(cls=GuideCommand)
 def push(
     folder: Annotated[
         Path,
@@ -466,13 +500,16 @@ def push(
         bool, typer.Option("--private", help="Make the repository private, if it is new.")
     ] = False,
 ) -> None:
-    """Upload a model with its card to the Hub, with the token in HF_TOKEN."""
+    """Upload a model with its card to the Hub.
+
+    The token is taken from HF_TOKEN alone.
+    """
     from bigner.commands.push import push as run  # noqa: PLC0415
 
     print(f"{folder} is at {run(folder, repo, private=private)}")
 
 
-@app.command()
+@app.command(cls=GuideCommand)
 def doctor(as_json: AsJson = False) -> None:
     """Tell what this machine can do and what is missing.
 
@@ -489,11 +526,11 @@ def doctor(as_json: AsJson = False) -> None:
     report.require_possible()
 
 
-@app.command()
+@app.command(cls=GuideCommand)
 def init(
     folder: Annotated[Path, typer.Argument(metavar="DIR", help="A folder that is not there yet.")],
 ) -> None:
-    """Write a ready project: a generated corpus, a small model, run files for both engines."""
+    """Write a ready project: letters, a small model, two run files."""
     from bigner.commands.init import init_project  # noqa: PLC0415
 
     init_project(folder)
@@ -539,7 +576,7 @@ def _warn(warnings: list[str]) -> None:
 def _require_scored_split(name: str | None) -> None:
     """Refuse what no run keeps predictions of."""
     if name is not None:
-        _chosen("--split", name, Literal["test", "validation"])
+        _chosen("--split", name, ScoredSplit)
 
 
 def _chosen(option: str, value: str, choices: Any) -> Any:

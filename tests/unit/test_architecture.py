@@ -28,6 +28,7 @@ LAYERS = (
     ),
     ("comparison", "planning", "report", "training_run"),
     ("commands",),
+    ("terminal",),
     ("cli",),
     ("__main__",),
 )
@@ -278,6 +279,7 @@ def test_the_closure_follows_imports() -> None:
             "bigner.prediction.growing_file",
         ),
         "bigner.report.page",
+        *(m for m in trees() if m.startswith("bigner.terminal")),
     ],
 )
 def test_free_of_torch(module: str) -> None:

@@ -16,9 +16,7 @@ from bigner.errors import ConfigError
 
 COMMANDS = (
     *("validate", "plan", "lint", "schema", "train", "compare", "report", "evaluate", "predict"),
-    *("card", "push"),
-    "doctor",
-    "init",
+    *("export", "card", "push", "doctor", "init"),
 )
 
 
@@ -226,7 +224,7 @@ def test_wrong_use_is_told_in_a_line_and_is_2(
 
 def test_no_command_is_help_and_2(capsys: pytest.CaptureFixture[str]) -> None:
     assert run([]) == 2
-    assert "Commands:" in capsys.readouterr().err
+    assert "Before a run:" in capsys.readouterr().err
 
 
 def test_one_rank_tells_of_wrong_use(

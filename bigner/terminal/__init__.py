@@ -1,0 +1,1 @@
+"""What the command line shows besides results: its guide, examples, completion; torch-free."""
