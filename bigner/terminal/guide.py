@@ -25,42 +25,36 @@ GROUPS = MappingProxyType(
 
 EXAMPLES = MappingProxyType(
     {
-        "init": ("bigner init project",),
-        "doctor": ("bigner doctor", "bigner doctor --json"),
+        "init": ("bigner init project", "cd project"),
+        "doctor": ("bigner doctor",),
         "validate": (
             "bigner validate run_fsdp.yaml",
             "bigner validate run_zero3.yaml training.learning_rate=1e-3 --world-size 2",
         ),
         "plan": (
             "bigner plan run_fsdp.yaml",
-            "bigner plan run_zero3.yaml --gpus 8 --nodes 2 --gpu a100-80gb",
+            "bigner plan run_zero3.yaml --gpus 2 --gpu a100-80gb",
         ),
-        "lint": (
-            "bigner lint run_fsdp.yaml",
-            "bigner lint run_fsdp.yaml data.train=data/validation.conll --json",
-        ),
+        "lint": ("bigner lint run_fsdp.yaml data.max_length=64",),
         "schema": ("bigner schema > run.schema.json",),
         "train": (
             "bigner train run_fsdp.yaml precision=bf16",
             "torchrun --nproc-per-node 2 -m bigner train run_zero3.yaml precision=bf16",
-            "bigner train run_fsdp.yaml precision=bf16 run_dir=runs/seeds --seeds 1,2,3",
+            "bigner train run_fsdp.yaml precision=bf16 run_dir=runs/seeds --seeds 1,2",
         ),
-        "evaluate": (
-            "bigner evaluate run_fsdp.yaml precision=bf16",
-            "bigner evaluate run_fsdp.yaml precision=fp32 --split validation --json",
-        ),
+        "evaluate": ("bigner evaluate run_fsdp.yaml precision=fp32 --split validation",),
         "export": ("bigner export runs/fsdp/checkpoints/step-* exported",),
         "compare": (
             "bigner compare runs/seeds",
-            "bigner compare runs/fsdp runs/zero3 --output table.md",
+            "bigner compare runs/fsdp runs/seeds --output table.md",
         ),
         "report": (
             "bigner report runs/fsdp",
-            "bigner report runs/fsdp runs/zero3 --output both.html",
+            "bigner report runs/fsdp runs/seeds/seed-1 --output both.html",
         ),
         "predict": (
             "echo 'Jan Novak called.' | bigner predict --model runs/fsdp/model - -",
-            "bigner predict --model runs/fsdp/model README.md page.html --format html",
+            "bigner predict --model runs/fsdp/model data/test.conll out.html --format html",
         ),
         "card": ("bigner card runs/fsdp",),
         "push": ("HF_TOKEN=... bigner push runs/fsdp owner/name --private",),

@@ -53,7 +53,9 @@ def _loaded(path: Path, *overrides: str) -> tuple[RunConfig, Where]:
     return config, source.where
 
 
-@pytest.mark.parametrize("name", ["run_file_reference.py", "shipped_plans.py"])
+@pytest.mark.parametrize(
+    "name", ["command_reference.py", "run_file_reference.py", "shipped_plans.py"]
+)
 def test_pages_that_are_written_are_current(name: str) -> None:
     script = ROOT / "scripts" / name
     done = subprocess.run(
