@@ -11,9 +11,10 @@ import typer
 
 from bigner.cli import app, strip_launcher_options
 
-# What stands between commands, and what begins a redirection.
+# What stands between commands, and what sends input and output elsewhere.
 _SEPARATORS = {"|", "&&", "||", ";", "&", "do", "done", "then"}
-_REDIRECTION = re.compile(r"^[0-9]?(>>?|<)")
+_REDIRECTION = re.compile(r"\s[0-9]?(?:>>?&?|<)\s*\S+")
+_BY_A_LAUNCHER = "@bigner"
 _MODULE = re.compile(r"(?:-m|--module)\s+bigner\b")
 
 
@@ -29,25 +30,22 @@ def calls(line: str) -> Iterator[list[str]]:
     Raises:
         ValueError: the line's quotes do not match.
     """
-    lexer = shlex.shlex(_MODULE.sub("bigner", line), posix=True, punctuation_chars="|&;<>")
+    line = _REDIRECTION.sub("", _MODULE.sub(_BY_A_LAUNCHER, line))
+    lexer = shlex.shlex(line, posix=True, punctuation_chars="|&;")
     lexer.whitespace_split = True
-    arguments: list[str] | None = None
-    redirected = False
-    for word in lexer:
-        if word in _SEPARATORS:
-            if arguments is not None:
-                yield arguments
-            arguments = None
-        elif arguments is None and word == "bigner":
-            arguments = []
-        elif arguments is None or redirected:
-            redirected = False
-        elif _REDIRECTION.match(word):
-            redirected = True
-        else:
-            arguments.append(word)
-    if arguments is not None:
-        yield arguments
+    words: list[str] = []
+    for word in [*lexer, ";"]:
+        if word not in _SEPARATORS:
+            words.append(word)
+            continue
+        # What stands before a command's name are values of variables.
+        while words and "=" in words[0]:
+            del words[0]
+        if words and words[0] == "bigner":
+            yield words[1:]
+        elif _BY_A_LAUNCHER in words:
+            yield words[words.index(_BY_A_LAUNCHER) + 1 :]
+        words = []
 
 
 def parse_problems(line: str) -> list[str]:
