@@ -53,7 +53,7 @@ EXAMPLES = MappingProxyType(
             "bigner report runs/fsdp runs/seeds/seed-1 --output both.html",
         ),
         "predict": (
-            "echo 'Jan Novak called.' | bigner predict --model runs/fsdp/model - -",
+            "echo 'Olivia Bennett called.' | bigner predict --model runs/fsdp/model - -",
             "bigner predict --model runs/fsdp/model data/test.conll out.html --format html",
         ),
         "card": ("bigner card runs/fsdp",),
@@ -66,7 +66,7 @@ FIRST_RUN = (
     "cd project",
     "bigner train run_fsdp.yaml precision=bf16",
     "bigner report runs/fsdp",
-    "echo 'Jan Novak called.' | bigner predict --model runs/fsdp/model - -",
+    "echo 'Olivia Bennett called.' | bigner predict --model runs/fsdp/model - -",
 )
 
 EXIT_CODES = (
