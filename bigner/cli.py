@@ -475,6 +475,29 @@ def export(
 
 
 @app.command(cls=GuideCommand)
+def onnx(
+    model: Annotated[
+        Path,
+        typer.Argument(metavar="MODEL", help="An exported model, or the folder of a finished run."),
+    ],
+    folder: Annotated[Path, typer.Argument(metavar="DIR", help="A folder that is not there yet.")],
+    trust_remote_code: Annotated[
+        bool, typer.Option("--trust-remote-code", help="Run Python code that lies with the model.")
+    ] = False,
+) -> None:
+    """Write an exported model as an ONNX graph, compared in onnxruntime."""
+    from bigner.commands.onnx import onnx as run  # noqa: PLC0415
+
+    check = run(model, folder, trust_remote_code=trust_remote_code)
+    print(
+        f"{folder} holds the graph of {model} in fp32, with config and tokenizer\n"
+        f"computed by onnxruntime: all {check.pieces:,} pieces of {check.windows} windows "
+        f"({check.shortest} to {check.longest} pieces, {check.batches} batches) get torch's "
+        f"labels, logits differ by {check.largest_difference:.1e} at most"
+    )
+
+
+@app.command(cls=GuideCommand)
 def card(
     run_dir: Annotated[Path, typer.Argument(metavar="RUN_DIR", help="Folder of a finished run.")],
 ) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import shutil
 from collections.abc import Iterable, Iterator, Sequence
 from itertools import chain, islice
@@ -113,7 +114,7 @@ def write_model(
         for leftover in (working, replaced):
             shutil.rmtree(leftover, ignore_errors=True)
         shutil.copytree(plain, working)
-        _state_dtype(working, entries[0].dtype)
+        state_dtype(working, entries[0].dtype)
         _write_weights(working, entries, tensors, _saved_buffers(model), max_file_bytes)
         if folder.exists():
             folder.rename(replaced)
@@ -126,7 +127,7 @@ def write_model(
         shutil.rmtree(working, ignore_errors=True)
 
 
-def _state_dtype(folder: Path, dtype: torch.dtype) -> None:
+def state_dtype(folder: Path, dtype: torch.dtype) -> None:
     """Let the config say what the weights are, which is what transformers loads them as."""
     path = folder / "config.json"
     config = json.loads(path.read_text(encoding="utf-8"))
@@ -220,3 +221,9 @@ def load_weights(folder: Path, strategy: Strategy, rows: UsedRows | None = None)
     except (OSError, ValueError, KeyError, SafetensorError, RuntimeError) as error:
         raise CheckpointError(f"{folder} does not hold this run's weights: {error}") from None
     strategy.publish()
+
+
+def largest_difference(first: torch.Tensor, second: torch.Tensor) -> float:
+    """Of two tensors' values; of a diverged model, what is no number in both is no difference."""
+    both = torch.where(first.isnan() & second.isnan(), 0.0, (first - second).abs())
+    return float(both.nan_to_num(nan=math.inf, posinf=math.inf).max())

@@ -14,8 +14,9 @@ import yaml
 from filelock import FileLock, Timeout
 from pydantic import ValidationError
 
+from bigner.config.checks import is_file, is_folder
 from bigner.config.schema import RunConfig
-from bigner.errors import CheckpointError, ConfigError, LaunchError, Problem
+from bigner.errors import CheckpointError, ConfigError, LaunchError, Problem, UserError
 from bigner.log import inform
 
 if TYPE_CHECKING:
@@ -229,6 +230,26 @@ class RunDir:
                     for name, before, now in changed
                 ]
             )
+
+
+_WEIGHTS = ("model.safetensors", "model.safetensors.index.json")
+
+
+def exported_model(folder: Path) -> Path:
+    """The exported model that is meant by its own folder, or by that of a finished run.
+
+    Raises:
+        UserError: there is none.
+    """
+    for model in (folder, RunDir(folder).model):
+        if any(is_file(model / name) for name in _WEIGHTS):
+            return model
+    if not is_folder(folder):
+        raise UserError(f"there is no folder {str(folder)!r}; name a run_dir or an exported model")
+    raise UserError(
+        f"{folder} holds no weights: neither it nor a folder model in it has {_WEIGHTS[0]}; name "
+        f"the run_dir of a finished run, or what `bigner export` wrote"
+    )
 
 
 _OF_HEADS = {"data.heads"}

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import math
-import os
 import shutil
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -20,12 +18,12 @@ from bigner.card.facts import of_checkpoint
 from bigner.checkpoint.folders import BEST, PLAIN, TABLE
 from bigner.checkpoint.load import damage, read_parameter
 from bigner.checkpoint.manifest import MANIFEST, Manifest, config_of, read_manifest
-from bigner.config.checks import is_file, is_folder
+from bigner.config.checks import is_file, is_folder, require_new_folder
 from bigner.config.schema import ModelConfig, Precision, RunConfig
 from bigner.data.formats import read_sentences
 from bigner.distributed import World
 from bigner.errors import CheckpointError, DataError, UserError
-from bigner.export import MAX_FILE_BYTES, write_model
+from bigner.export import MAX_FILE_BYTES, largest_difference, write_model
 from bigner.modeling import allocate, build_model, load_tokenizer
 from bigner.sample.letters import write_letters
 from bigner.strategies.base import DTYPES
@@ -124,16 +122,12 @@ def _require_places(checkpoint: Path, folder: Path) -> None:
     Raises:
         UserError: there is no checkpoint, or no place for a new folder.
     """
-    if os.path.lexists(folder):
-        raise UserError(f"{folder} is there already; name a new folder, nothing was changed")
+    require_new_folder(folder)
     if not is_file(checkpoint / MANIFEST):
         raise UserError(
             f"{checkpoint} is no whole checkpoint: it has no {MANIFEST}; give a folder such as "
             f"RUN_DIR/checkpoints/step-00000500"
         )
-    parent = next(above for above in folder.absolute().parents if os.path.lexists(above))
-    if not is_folder(parent) or not os.access(parent, os.W_OK):
-        raise UserError(f"{folder} cannot be made: {parent} is no folder that can be written to")
 
 
 def _entries(checkpoint: Path, manifest: Manifest, dtype: torch.dtype) -> list[TensorEntry]:
@@ -236,11 +230,5 @@ def _compare(
         texts=len(inputs),
         pieces=sum(logits.shape[1] for logits in expected),
         differing=sum(int((a.argmax(-1) != b.argmax(-1)).sum()) for a, b in pairs),
-        largest_difference=max((_largest_difference(a, b) for a, b in pairs), default=0.0),
+        largest_difference=max((largest_difference(a, b) for a, b in pairs), default=0.0),
     )
-
-
-def _largest_difference(first: torch.Tensor, second: torch.Tensor) -> float:
-    """Of two tensors' values; of a diverged model, what is no number in both is no difference."""
-    both = torch.where(first.isnan() & second.isnan(), 0.0, (first - second).abs())
-    return float(both.nan_to_num(nan=math.inf, posinf=math.inf).max())

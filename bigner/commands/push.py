@@ -7,13 +7,11 @@ from pathlib import Path
 
 from bigner.card import CARD, write_card
 from bigner.card.facts import of_finished
-from bigner.config.checks import is_file, is_folder
 from bigner.errors import RunError, UserError, one_line
 from bigner.log import console
-from bigner.run_dir import RunDir
+from bigner.run_dir import exported_model
 
 _TOKEN = "HF_TOKEN"
-_WEIGHTS = ("model.safetensors", "model.safetensors.index.json")
 # What a write that broke off has left.
 _NOT_OF_A_MODEL = [".*"]
 
@@ -38,7 +36,7 @@ def push(folder: Path, repo: str, *, private: bool) -> str:
     from huggingface_hub.errors import HTTPError  # noqa: PLC0415
     from huggingface_hub.utils import disable_progress_bars  # noqa: PLC0415
 
-    model = _model_in(folder)
+    model = exported_model(folder)
     _require_name(repo)
     token = _token()
     if not console.is_terminal:
@@ -60,19 +58,6 @@ def push(folder: Path, repo: str, *, private: bool) -> str:
         reason = str(error).replace(token, "(the token)").strip().partition("\n")[0]
         raise RunError(one_line(f"{repo} cannot be uploaded to", reason)) from None
     return str(done.repo_url)
-
-
-def _model_in(folder: Path) -> Path:
-    """The exported folder that is meant."""
-    for model in (folder, RunDir(folder).model):
-        if any(is_file(model / name) for name in _WEIGHTS):
-            return model
-    if not is_folder(folder):
-        raise UserError(f"there is no folder {str(folder)!r}; name a run_dir or an exported model")
-    raise UserError(
-        f"{folder} holds no weights: neither it nor a folder model in it has {_WEIGHTS[0]}; name "
-        f"the run_dir of a finished run, or what `bigner export` wrote"
-    )
 
 
 def _require_name(repo: str) -> None:

@@ -58,6 +58,19 @@ def _unless_folder(name: str | None) -> str | None:
     return None if name is None or is_folder(name) or missing_folder(name) else name
 
 
+def require_new_folder(folder: Path) -> None:
+    """Refuse a folder that is there already or has no place, before hours go into what it holds.
+
+    Raises:
+        UserError: it cannot be made.
+    """
+    if os.path.lexists(folder):
+        raise UserError(f"{folder} is there already; name a new folder, nothing was changed")
+    parent = next(above for above in folder.absolute().parents if os.path.lexists(above))
+    if not is_folder(parent) or not os.access(parent, os.W_OK):
+        raise UserError(f"{folder} cannot be made: {parent} is no folder that can be written to")
+
+
 def require_choice(name: str, value: object, choices: Any) -> None:
     """Refuse what is none of a Literal's values.
 

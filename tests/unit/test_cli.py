@@ -16,7 +16,7 @@ from bigner.errors import ConfigError
 
 COMMANDS = (
     *("validate", "plan", "lint", "schema", "train", "compare", "report", "evaluate", "predict"),
-    *("export", "card", "push", "doctor", "init"),
+    *("export", "onnx", "card", "push", "doctor", "init"),
 )
 
 

@@ -16,7 +16,7 @@ from tests.unit.helpers import SENTENCES, tiny_tokenizer, write_columns
 # From a tenth of a second for numpy to three seconds for deepspeed.
 HEAVY = {
     *("torch", "transformers", "tokenizers", "accelerate", "deepspeed", "tensorboard"),
-    *("matplotlib", "mlflow", "wandb"),
+    *("matplotlib", "mlflow", "wandb", "onnx", "onnxruntime"),
     *("numpy", "scipy", "sklearn", "seqeval", "pandas", "pyarrow", "datasets"),
 }
 OF_TRAINING = {"torch", "transformers", "tokenizers", "accelerate", "numpy", "scipy", "pyarrow"}
@@ -102,6 +102,7 @@ def run_file(tmp_path: Path) -> Path:
         (["report", "FOLDER"], {"numpy"}),
         (["card", "FOLDER"], set()),
         (["push", "FOLDER", "owner/name"], set()),
+        (["onnx", "FOLDER", "FOLDER/graph"], set()),
         (["init", "FOLDER/project"], {"tokenizers"}),
     ],
     ids=lambda value: " ".join(value) if isinstance(value, list) else "",
@@ -120,6 +121,7 @@ def test_commands(arguments: list[str], needed: set[str], run_file: Path) -> Non
         ("lint", set()),
         ("card", set()),
         ("push", set()),
+        ("onnx", set()),
         ("doctor", set()),
         ("init", {"tokenizers"}),
         ("compare", {"numpy"}),
