@@ -393,9 +393,12 @@ def predict(  # noqa: PLR0913, PLR0917
     ] = "0",
     max_length: Annotated[
         int | None,
-        typer.Option(help="Pieces in a window; 256 or what the model can, if not given."),
+        typer.Option(help="Pieces in a window; as in training, if not given."),
     ] = None,
-    stride: Annotated[int, typer.Option(help="Words that neighbouring windows share.")] = 32,
+    stride: Annotated[
+        int | None,
+        typer.Option(help="Words that neighbouring windows share; as in training, if not given."),
+    ] = None,
     batch_tokens: Annotated[
         int, typer.Option(help="Pieces that a process computes at once.")
     ] = 8192,

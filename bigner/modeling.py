@@ -21,7 +21,9 @@ from transformers import (
 
 from bigner.config.checks import missing_folder
 from bigner.config.schema import ModelConfig
+from bigner.data import window_size
 from bigner.data.heads import CONFIG_FIELD, Heads
+from bigner.data.window_size import WindowSize
 from bigner.errors import ModelError, one_line
 
 DROPOUT_FIELDS = (
@@ -231,6 +233,28 @@ def describe_heads(model: PreTrainedModel, heads: Heads) -> None:
     elif hasattr(model.config, CONFIG_FIELD):
         # Of the model that this one begins with.
         delattr(model.config, CONFIG_FIELD)
+
+
+def describe_windows(model: PreTrainedModel, size: WindowSize) -> None:
+    """Let the model's config say how texts were cut for it, so that others are cut alike."""
+    setattr(model.config, window_size.CONFIG_FIELD, size.described())
+
+
+def windows_of(folder: Path) -> WindowSize | None:
+    """How texts were cut for an exported model; None for one that does not say.
+
+    Raises:
+        ModelError: its config says something else.
+    """
+    path = folder / "config.json"
+    try:
+        described = json.loads(path.read_text(encoding="utf-8")).get(window_size.CONFIG_FIELD)
+    except (OSError, ValueError, AttributeError, RecursionError):
+        raise ModelError(f"{path} cannot be read") from None
+    try:
+        return None if described is None else WindowSize.from_config(described)
+    except ModelError as error:
+        raise ModelError(f"{path}: {error}") from None
 
 
 def heads_of(folder: Path) -> Heads:

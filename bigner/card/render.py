@@ -51,6 +51,7 @@ def _values(facts: Facts, model: str) -> dict[str, Any]:
         "versions_table": markdown.table(["", ""], _versions(facts)),
         "use_note": usage.note(facts),
         "code": markdown.fenced(usage.code(facts, model), "python"),
+        "long_texts": usage.long_texts(facts),
         "limits": usage.limits(facts),
     }
 

@@ -54,6 +54,19 @@ def note(facts: Facts) -> str:
     return "All sub-words of a word were trained, and its first says what it is:"
 
 
+def long_texts(facts: Facts) -> str:
+    """What to do with texts longer than a window; a head of tags alone is asked like this."""
+    data = facts.config.data
+    if not any(head.kind == "tags" for head in data.resolved_heads().values()):
+        return ""
+    return (
+        f"This is for texts that the model can see at once. `bigner predict --model FOLDER` and "
+        f"`bigner.Tagger.load(FOLDER)`, with the folder that this card lies in, cut longer ones as "
+        f"training did, into windows of {data.max_length} sub-words that share {data.stride} "
+        f"words: its `config.json` says so."
+    )
+
+
 def limits(facts: Facts) -> list[str]:
     """What is known of where the model ends; nothing is claimed of other text."""
     data = facts.config.data

@@ -17,12 +17,19 @@ from bigner.config.schema import RunConfig
 from bigner.data.batches import TrainingPlan, TrainingStep, dealing, token_spread
 from bigner.data.collate import Batch, Collator, ahead
 from bigner.data.prepare import Prepared, prepare
+from bigner.data.window_size import WindowSize
 from bigner.distributed import World
 from bigner.errors import LaunchError
 from bigner.log import MetricsLog, inform, show_scores, warn
 from bigner.loss import TrainingLoss
 from bigner.memory import forget_peak
-from bigner.modeling import build_model, check_fits, describe_heads, load_tokenizer
+from bigner.modeling import (
+    build_model,
+    check_fits,
+    describe_heads,
+    describe_windows,
+    load_tokenizer,
+)
 from bigner.packing import can_pack, pack_attention, padding_note
 from bigner.run_dir import RunDir
 from bigner.stop import StopSignals
@@ -63,6 +70,7 @@ def train(config: RunConfig, world: World) -> dict[str, Any]:
     prepared = prepare(config.data, tokenizer, config.data.splits())
     model = build_model(config.model, prepared.heads.names_of_logits)
     describe_heads(model, prepared.heads)
+    describe_windows(model, WindowSize(config.data.max_length, config.data.stride))
     check_fits(model, tokenizer, config.data.max_length)
     world.main_first(lambda: run_dir.make_ready(model, tokenizer))
     loss = _training_loss(config, prepared, world)

@@ -35,9 +35,11 @@ class TaggerOptions:
     in evaluation; ``iob2`` is for aggregation ``word`` alone."""
     words: WordRule = "punctuation"
     max_length: int | None = None
-    """Pieces in a window; 256, or what the model has positions for, if not given."""
-    stride: int = 32
-    """Words that neighbouring windows of a text share; at most half a window."""
+    """Pieces in a window; if not given, as in training, which the model's config says, or else 256
+    or what the model has positions for."""
+    stride: int | None = None
+    """Words that neighbouring windows of a text share, at most half a window; if not given, as in
+    training, or else 32."""
     batch_tokens: int = 8192
     """Pieces that are computed at once; a longer window goes by itself."""
     precision: Precision = "fp32"

@@ -15,10 +15,18 @@ from bigner import collector
 from bigner.config.checks import is_folder
 from bigner.config.schema import Decoding, ModelConfig, Precision, default_cache_root
 from bigner.data.heads import Head, Heads
+from bigner.data.window_size import WindowSize
 from bigner.distributed import World, choose_device
 from bigner.errors import DataError, ModelError, UserError
 from bigner.evaluation.decoding import Iob2Decoder
-from bigner.modeling import build_model, check_fits, heads_of, load_tokenizer, longest_window
+from bigner.modeling import (
+    build_model,
+    check_fits,
+    heads_of,
+    load_tokenizer,
+    longest_window,
+    windows_of,
+)
 from bigner.packing import pack_attention, padding_note
 from bigner.prediction.chunks import chunks_of
 from bigner.prediction.entities import Entity, EntityFinder, PieceSpans
@@ -29,7 +37,9 @@ from bigner.prediction.words import SplitText
 from bigner.strategies import open_whole
 from bigner.weights import InitialWeights
 
+# Where a model does not say what it was trained with.
 _MAX_LENGTH = 256
+_STRIDE = 32
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,8 +81,8 @@ class Tagger:
         with collector.paused():
             self._tokenizer = load_tokenizer(described)
         model = build_model(described, heads.names_of_logits)
-        max_length = _window(longest_window(model), options.max_length)
-        check_fits(model, self._tokenizer, max_length)
+        size = _size(longest_window(model), options, windows_of(model_dir))
+        check_fits(model, self._tokenizer, size.max_length)
         weights = InitialWeights(
             described, model, seed=0, cache_root=default_cache_root(), new_head=False
         )
@@ -85,8 +95,8 @@ class Tagger:
         self._strategy.publish()
         self._windows = WindowMaker(
             self._tokenizer,
-            max_length=max_length,
-            stride=options.stride,
+            max_length=size.max_length,
+            stride=size.stride,
             device=device,
             packing=packing,
         )
@@ -103,7 +113,7 @@ class Tagger:
         decoding: Decoding = "argmax",
         words: WordRule = "punctuation",
         max_length: int | None = None,
-        stride: int = 32,
+        stride: int | None = None,
         batch_tokens: int = 8192,
         precision: Precision = "fp32",
         device: str | torch.device | None = None,
@@ -199,16 +209,23 @@ def _chosen(heads: Heads, name: str | None) -> Head:
     raise UserError(f"the model has no head {name!r}; the heads are {known}")
 
 
-def _window(limit: int | None, wanted: int | None) -> int:
-    """Pieces in a window, of which a model may have positions for so many alone."""
-    if limit is None:
-        return wanted or _MAX_LENGTH
-    if wanted is not None and wanted > limit:
+def _size(limit: int | None, options: TaggerOptions, trained: WindowSize | None) -> WindowSize:
+    """The windows that are asked for, or else those of training, or else what is usual.
+
+    Args:
+        limit: pieces that the model has positions for.
+        options: what is asked for.
+        trained: what the model says of its training.
+    """
+    wanted = options.max_length
+    if limit is not None and wanted is not None and wanted > limit:
         raise ModelError(
             f"max_length {wanted} is more than the {limit} pieces this model has positions for; "
             f"set it to {limit} or less"
         )
-    return wanted or min(_MAX_LENGTH, limit)
+    usual = trained or WindowSize(min(_MAX_LENGTH, limit or _MAX_LENGTH), _STRIDE)
+    stride = usual.stride if options.stride is None else options.stride
+    return WindowSize(wanted or usual.max_length, stride)
 
 
 def _require_text(text: str, number: int) -> None:

@@ -126,6 +126,7 @@ def test_an_exported_model(dtype: str, project: Path, capsys: pytest.CaptureFixt
     assert same(dict(model.state_dict()), expected)
     assert model.config.id2label == dict(enumerate(TAGS))
     assert model.config.label2id == {tag: i for i, tag in enumerate(TAGS)}
+    assert model.config.bigner_windows == {"max_length": 16, "stride": 4}
     assert model.config.architectures == ["XLMRobertaForTokenClassification"]
     tokenizer = AutoTokenizer.from_pretrained(out)
     assert tokenizer.get_vocab() == AutoTokenizer.from_pretrained("models/bare").get_vocab()

@@ -21,6 +21,7 @@ from transformers.utils import logging as transformers_logging
 
 from bigner import Tagger
 from bigner.config.schema import ModelConfig
+from bigner.modeling import longest_window
 from bigner.prediction.entities import Entity
 from tests.e2e.conftest import CORPUS, RUN_FILE, main
 from tests.e2e.running import TORCHRUN
@@ -79,8 +80,10 @@ class Beside:
     """A model that is asked by us and by transformers' pipeline."""
 
     def __init__(self, folder: Path) -> None:
-        self._tagger = Tagger.load(folder, words="whitespace")
         self._pipeline = pipeline("token-classification", model=str(folder))
+        # It sees all of a text at once, whatever the model was trained with.
+        longest = longest_window(self._pipeline.model)
+        self._tagger = Tagger.load(folder, words="whitespace", max_length=longest)
 
     def compare(self, texts: Sequence[str], aggregation: Any) -> list[list[Entity]]:
         """Hold entities of texts against the pipeline's; returns those of each."""

@@ -225,3 +225,11 @@ def test_decoding_that_the_code_does_not_do_is_told() -> None:
     assert "evaluation.decoding" not in render(facts(), "m").partition("## Limits")[2]
     decoded = facts({"evaluation": {"decoding": "iob2"}})
     assert "evaluation.decoding: iob2" in render(decoded, "m").partition("## Limits")[2]
+
+
+def test_long_texts_are_for_what_windows_them() -> None:
+    data = {"train": "train.conll", "max_length": 64, "stride": 8}
+    text = render(facts({"data": data}), "owner/name")
+    assert "into windows of 64 sub-words that share 8 words" in text
+    classes = {"heads": {"upos": {"column": 1, "kind": "classes"}}, "columns": {"words": 0}}
+    assert "`bigner predict" not in render(facts({"data": data | classes}), "owner/name")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+import shutil
 import sys
 from collections.abc import Sequence
 from html.parser import HTMLParser
@@ -24,10 +25,11 @@ from bigner.config.schema import DataConfig, EvaluationConfig
 from bigner.data.heads import Heads
 from bigner.data.labels import LabelSet
 from bigner.data.prepare import prepare
+from bigner.data.window_size import WindowSize
 from bigner.distributed import World
-from bigner.errors import DataError, LaunchError, UserError
+from bigner.errors import DataError, LaunchError, ModelError, UserError
 from bigner.evaluation.evaluator import ShardedEvaluator
-from bigner.modeling import describe_heads
+from bigner.modeling import describe_heads, describe_windows, windows_of
 from bigner.prediction.chunks import chunks_of
 from bigner.prediction.entities import Entity, PieceSpans
 from bigner.prediction.growing_file import GrowingFile
@@ -59,12 +61,19 @@ def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return save_model(folder, Heads.from_config(None, TAGS))
 
 
-def save_model(folder: Path, heads: Heads, config: PretrainedConfig | None = None) -> Path:
+def save_model(
+    folder: Path,
+    heads: Heads,
+    config: PretrainedConfig | None = None,
+    windows: WindowSize | None = None,
+) -> Path:
     tokenizer = tiny_tokenizer()
     (config or tiny_xlmr(len(tokenizer))).save_pretrained(folder)
     described = run_config(folder, folder).model
     network = whole_model(described, heads.names_of_logits, seed=1)
     describe_heads(network, heads)
+    if windows is not None:
+        describe_windows(network, windows)
     network.save_pretrained(folder)
     tokenizer.save_pretrained(folder)
     return folder
@@ -202,6 +211,44 @@ def test_windows_of_a_family_that_is_not_packed(tmp_path: Path) -> None:
     assert sum(map(len, together)) > 20
     for text, entities in zip(texts, together, strict=True):
         assert_same(tagger(text), entities)
+
+
+@pytest.mark.parametrize(
+    "asked", [{}, {"max_length": 24}, {"stride": 1}, {"max_length": 10, "stride": 0}], ids=str
+)
+def test_windows_are_those_of_training_unless_others_are_asked_for(
+    asked: dict[str, Any], model: Path, tmp_path: Path
+) -> None:
+    trained = WindowSize(max_length=12, stride=3)
+    folder = save_model(tmp_path / "model", Heads.from_config(None, TAGS), windows=trained)
+    assert windows_of(folder) == trained
+    assert windows_of(model) is None
+    # Of the same weights, which know nothing of it.
+    expected = Tagger.load(model, **{**trained.described(), **asked})
+    texts = [" ".join(words) for words in WORDS]
+    assert Tagger.load(folder, **asked)(texts) == expected(texts)
+    # Or the windows would have no say.
+    assert expected(texts) != Tagger.load(model)(texts)
+
+
+@pytest.mark.parametrize(
+    "described",
+    [
+        [],
+        "256",
+        {"max_length": 256},
+        {"max_length": 4, "stride": 0},
+        {"max_length": 9, "stride": 5},
+    ],
+    ids=str,
+)
+def test_windows_that_no_training_had(described: object, model: Path, tmp_path: Path) -> None:
+    shutil.copytree(model, tmp_path / "model")
+    config = tmp_path / "model" / "config.json"
+    values = json.loads(config.read_text()) | {"bigner_windows": described}
+    config.write_text(json.dumps(values))
+    with pytest.raises(ModelError, match=r"config\.json: bigner_windows"):
+        Tagger.load(tmp_path / "model")
 
 
 def test_nothing_is_cut_off(model: Path) -> None:
