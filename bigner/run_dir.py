@@ -190,7 +190,7 @@ class RunDir:
         """
         try:
             summary: dict[str, Any] = json.loads(self.summary.read_text(encoding="utf-8"))
-        except (OSError, ValueError) as error:
+        except (OSError, ValueError, RecursionError) as error:
             raise CheckpointError(f"{self.summary} cannot be read: {error}") from None
         return summary
 

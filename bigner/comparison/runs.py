@@ -41,16 +41,26 @@ class FinishedRun:
             ONLY_HEAD: "tags"
         }
 
-    def scores(self, split: str, head: str | None = None) -> Any:
-        """The scores of a split: of one of several heads, or of the one that chose the weights."""
-        scores = self.summary[split]
-        return scores["heads"][head] if head is not None and "heads" in scores else scores
+    def scores(self, split: str, head: str | None = None) -> dict[str, Any]:
+        """The scores of a split: of one of several heads, or of the one that chose the weights.
+
+        Raises:
+            UserError: the summary has something else there.
+        """
+        scores: dict[str, Any] = self.summary[split]
+        if head is None or "heads" not in scores:
+            return scores
+        heads = scores["heads"]
+        of_head = heads.get(head) if isinstance(heads, dict) else None
+        if not isinstance(of_head, dict):
+            raise UserError(f"{self.run_dir.summary}: {split}.heads has no scores of {head}")
+        return of_head
 
     def number(self, name: str, split: str | None = None, head: str | None = None) -> float | None:
         """A number of the summary or of a split's scores; None where an earlier bigner left none.
 
         Raises:
-            UserError: it is no number.
+            UserError: it is no number, or the head has no scores.
         """
         values = self.scores(split, head) if split else self.summary
         value = values.get(name)

@@ -540,6 +540,28 @@ def test_wrong_input_is_one_message(
     assert caught.value.exit_code == 2
 
 
+@pytest.mark.parametrize(
+    "damaged", [None, 7, "ner", [], {}, {"ner": None}, {"ner": [0.5]}], ids=str
+)
+@pytest.mark.parametrize("command", ["compare", "report"])
+def test_a_summary_whose_heads_are_damaged(command: str, damaged: object) -> None:
+    path = two_heads("a", 1) / "summary.json"
+    summary = json.loads(path.read_text())
+    summary["test"]["heads"] = damaged
+    path.write_text(json.dumps(summary))
+    with pytest.raises(UserError) as caught:
+        bigner([command, "a", "--head", "ner"])
+    assert str(caught.value) == "a/summary.json: test.heads has no scores of ner"
+    assert caught.value.exit_code == 2
+
+
+@pytest.mark.parametrize("command", ["compare", "report"])
+def test_a_summary_of_no_end(command: str) -> None:
+    (finished("a") / "summary.json").write_text("[" * 100_000)
+    with pytest.raises(UserError, match=r"a/summary\.json cannot be read: maximum recursion"):
+        bigner([command, "a"])
+
+
 def test_a_summary_without_scores() -> None:
     finished("a", kept=False, summary={"test": {"f1": 0.5}})
     with pytest.raises(UserError, match=r"a/summary\.json has no test\.precision"):
