@@ -7,9 +7,11 @@ from pathlib import Path
 
 from bigner.card import CARD, write_card
 from bigner.card.facts import of_finished
+from bigner.card.shared import for_others
+from bigner.config.checks import is_file
 from bigner.errors import RunError, UserError, one_line
 from bigner.log import console
-from bigner.run_dir import exported_model
+from bigner.run_dir import exported_model, write_text
 
 _TOKEN = "HF_TOKEN"
 # What a write that broke off has left.
@@ -43,6 +45,8 @@ def push(folder: Path, repo: str, *, private: bool) -> str:
         disable_progress_bars()
     if model != folder:
         _name_in_card(folder, model, repo)
+    elif is_file(model / CARD):
+        _take_folders_out(model, repo)
     hub = HfApi(endpoint=os.environ.get("HF_ENDPOINT") or None, token=token)
     try:
         # None leaves it to what the owner's account says.
@@ -89,3 +93,16 @@ def _name_in_card(run_dir: Path, model: Path, repo: str) -> None:
         write_card(model, facts, repo)
     except OSError as error:
         raise UserError(f"{model / CARD} cannot be written: {error.strerror}") from None
+
+
+def _take_folders_out(model: Path, repo: str) -> None:
+    """The same, of a card of which the run is not at hand."""
+    card = model / CARD
+    try:
+        text = card.read_text(encoding="utf-8")
+        if (shared := for_others(text, model, repo)) != text:
+            write_text(card, shared)
+    except UnicodeDecodeError:
+        raise UserError(f"{card} is not UTF-8, as the Hub wants it") from None
+    except OSError as error:
+        raise UserError(f"{card} cannot be read and written: {error.strerror}") from None

@@ -347,6 +347,27 @@ def test_a_run_is_pushed(project: Path, hub: StandIn) -> None:
     assert TOKEN.encode() not in b"".join(hub.files.values())
 
 
+def test_an_exported_model_is_pushed_without_folders_of_this_machine(
+    project: Path, hub: StandIn
+) -> None:
+    exported = project / "exported"
+    step = "run/checkpoints/step-00000004"
+    assert main(["export", step, str(exported), "--samples", "0"]) == 0
+    card = exported / CARD.name
+    card.write_text(card.read_text().replace("---\n", f"---\nbase_model: {project}/models\n", 1))
+    done = push(hub, str(exported), "owner/name")
+    assert done.returncode == 0, done.stderr
+    pushed = hub.files[CARD.name].decode()
+    assert str(project) not in pushed
+    assert 'model="owner/name"' in pushed
+    assert ModelCard(pushed).data.base_model is None
+    assert hub.files[CARD.name] == card.read_bytes()
+    card.write_bytes(b"\xff")
+    done = push(hub, str(exported), "owner/name")
+    assert (done.returncode, done.stderr.count("\n")) == (2, 1)
+    assert "README.md is not UTF-8" in done.stderr
+
+
 def test_the_hub_refuses(project: Path, hub: StandIn) -> None:
     hub.refuses = True
     done = push(hub, "run/model", "owner/name")
