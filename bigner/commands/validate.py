@@ -17,6 +17,7 @@ from bigner.config.checks import (
 )
 from bigner.config.deepspeed import render
 from bigner.config.schema import RunConfig, Split, ZeroStrategy
+from bigner.config.trackers import destinations
 from bigner.data.formats import read_sentences, source_files
 from bigner.errors import ConfigError, DataError, ModelError, Problem
 from bigner.planning.job import job_of
@@ -153,9 +154,7 @@ def _writes(config: RunConfig) -> dict[str, str]:
         writes["predictions"] = str(run_dir / "predictions")
     if config.checkpoint.every_steps:
         writes["checkpoints"] = str(run_dir / "checkpoints")
-    if "tensorboard" in config.tracking:
-        writes["tensorboard"] = str(run_dir / "tensorboard")
-    return writes
+    return writes | destinations(config)
 
 
 def describe(resolved: dict[str, Any]) -> str:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import logging
-import os
 from collections.abc import Iterator, Sequence
 from typing import Any
 
@@ -13,6 +12,7 @@ from mlflow.entities import Metric, Param, RunTag
 from mlflow.exceptions import MlflowException
 from pydantic import BaseModel
 
+from bigner.config.trackers import mlflow_experiment
 from bigner.tracking.base import About, Outcome, Point
 from bigner.tracking.kept import Kept
 
@@ -49,8 +49,7 @@ class Mlflow:
         return True
 
     def _begin(self, about: About) -> str:
-        project = about.config.trackers.project
-        name = project or os.environ.get("MLFLOW_EXPERIMENT_NAME") or "bigner"
+        name = mlflow_experiment(about.config.trackers)
         run = self._client.create_run(self._experiment(name), run_name=about.name)
         return str(run.info.run_id)
 

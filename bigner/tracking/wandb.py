@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import os
 import uuid
 from collections.abc import Sequence
 from pathlib import Path
 
 import wandb
 
+from bigner.config.trackers import wandb_dir, wandb_project
 from bigner.log import inform
 from bigner.tracking.base import About, Outcome, Point
 from bigner.tracking.kept import Kept
@@ -39,12 +39,12 @@ class Wandb:
             kept.begin(uuid.uuid4().hex[:8])
         trackers = about.config.trackers
         self._run = wandb.init(
-            project=trackers.project or os.environ.get("WANDB_PROJECT") or "bigner",
+            project=wandb_project(trackers),
             name=about.name,
             id=kept.run,
             resume="allow",
             reinit="create_new",
-            dir=os.environ.get("WANDB_DIR") or str(about.run_dir.path),
+            dir=str(wandb_dir(about.config)),
             tags=[f"{name}:{value}"[:_LONGEST_TAG] for name, value in trackers.tags.items()],
             config={
                 **about.config.model_dump(mode="json"),

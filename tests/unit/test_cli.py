@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from pathlib import Path
 
 import pytest
@@ -145,6 +146,36 @@ def test_validate_json(run_file: Path, capsys: pytest.CaptureFixture[str]) -> No
     assert plan["texts"] == {"train": 2}
     assert plan["optimizer_steps"] == {"count": 3, "exact": False}
     assert plan["deepspeed"]["train_batch_size"] == 8
+
+
+def test_validate_tells_where_each_tracker_writes(
+    run_file: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def told(*overrides: str) -> dict[str, str]:
+        names = "tracking=[tensorboard,mlflow,wandb]"
+        plan = json.loads(output_of(capsys, "validate", run_file, "--json", names, *overrides))
+        return {name: plan["writes"][name] for name in ("tensorboard", "mlflow", "wandb")}
+
+    for name in os.environ:
+        if name.startswith(("WANDB_", "MLFLOW_")):
+            monkeypatch.delenv(name)
+    run = run_file.parent / "run"
+    assert told() == {
+        "tensorboard": f"{run}/tensorboard",
+        "mlflow": "experiment bigner, MLflow's own place in the working directory",
+        "wandb": f"project bigner, files in {run}/wandb",
+    }
+    config = "trackers={project: wnut17, mlflow_uri: 'sqlite:///runs.db'}"
+    assert told(config)["mlflow"] == "experiment wnut17, sqlite:///runs.db"
+    assert told(config)["wandb"] == f"project wnut17, files in {run}/wandb"
+    # What the environment says, where the run file says nothing; and no password of it.
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", "https://anna:secret@mlflow/base")
+    monkeypatch.setenv("MLFLOW_EXPERIMENT_NAME", "letters")
+    for name, value in {"PROJECT": "p", "ENTITY": "e", "MODE": "offline", "DIR": "/w"}.items():
+        monkeypatch.setenv(f"WANDB_{name}", value)
+    assert told()["mlflow"] == "experiment letters, https://***@mlflow/base"
+    assert told()["wandb"] == "project e/p (offline), files in /w/wandb"
+    assert "wandb" not in json.loads(output_of(capsys, "validate", run_file, "--json"))["writes"]
 
 
 def test_validate_counts_documents_and_steps(
