@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
@@ -18,6 +19,7 @@ from bigner.modeling import check_fits, heads_of, load_tokenizer, loading, longe
 from bigner.onnx.checking import TOLERANCE, Check, compare, torch_logits
 from bigner.onnx.graph import GRAPH, MAX_GRAPH_BYTES, input_names, write_graph
 from bigner.onnx.samples import LONGEST, sample_batches
+from bigner.run_dir import write_json
 
 # Weights in any form, and the card, whose code loads what is not here.
 _NOT_BESIDE_A_GRAPH = (
@@ -69,6 +71,7 @@ def write_onnx(
         for file in _beside(model_dir):
             shutil.copy(file, working)
         state_dtype(working, torch.float32)
+        _name_tokenizer_for_all(working / "tokenizer_config.json")
         _write(working / GRAPH, model, names, max_graph_bytes)
         # onnxruntime holds the weights once more.
         del model
@@ -112,6 +115,16 @@ def _beside(model_dir: Path) -> Iterator[Path]:
     for path in sorted(model_dir.iterdir()):
         if path.is_file() and not any(path.match(kind) for kind in _NOT_BESIDE_A_GRAPH):
             yield path
+
+
+def _name_tokenizer_for_all(path: Path) -> None:
+    """Give a tokenizer without a class of its own the name by which transformers 4, which optimum
+    asks for, knows it too.
+    """
+    if path.exists():
+        settings = json.loads(path.read_text(encoding="utf-8"))
+        if settings.get("tokenizer_class") == "TokenizersBackend":
+            write_json(path, settings | {"tokenizer_class": "PreTrainedTokenizerFast"})
 
 
 def _write(path: Path, model: PreTrainedModel, names: list[str], max_graph_bytes: int) -> None:

@@ -126,6 +126,9 @@ def test_the_command(
     assert files(graph) == files(model) - {"model.safetensors", "README.md"} | {"model.onnx"}
     assert files(graph.parent) == {"graph"}
     assert (graph / "config.json").read_text() == (model / "config.json").read_text()
+    # Of no class of its own; by this name optimum finds it, too.
+    tokenizer = json.loads((graph / "tokenizer_config.json").read_text())
+    assert tokenizer["tokenizer_class"] == "PreTrainedTokenizerFast"
     assert_same_logits(graph, model)
     # Nothing of the machine that wrote it.
     content = (graph / "model.onnx").read_bytes()
