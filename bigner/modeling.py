@@ -398,7 +398,10 @@ def loading(failure: str, advice: str = "") -> Iterator[None]:
         raise
     except Exception as error:
         if "trust_remote_code" in str(error):
-            advice = "; set model.trust_remote_code to true if you trust that code"
+            advice = (
+                "; set model.trust_remote_code to true, or --trust-remote-code where no run file "
+                "is given, if you trust that code"
+            )
         raise ModelError(one_line(failure, f"{_first_line(error)}{advice}")) from None
 
 

@@ -14,7 +14,7 @@ from bigner.data.heads import Heads
 from bigner.errors import RunError
 from bigner.export import largest_difference
 from bigner.onnx.graph import GRAPH, LOGITS
-from bigner.onnx.samples import Inputs
+from bigner.onnx.samples import Batch
 
 TOLERANCE = 1e-3
 """What logits may differ by; they are of order one, after a dozen and more layers of fp32."""
@@ -45,14 +45,14 @@ class Check:
 
 
 @torch.no_grad()
-def torch_logits(model: PreTrainedModel, batches: Sequence[Inputs]) -> list[torch.Tensor]:
+def torch_logits(model: PreTrainedModel, batches: Sequence[Batch]) -> list[torch.Tensor]:
     """``[windows, pieces, labels]`` of each batch."""
     model.eval()
-    return [model(**batch).logits for batch in batches]
+    return [model(**batch.inputs).logits for batch in batches]
 
 
 def compare(
-    folder: Path, batches: Sequence[Inputs], expected: Sequence[torch.Tensor], heads: Heads
+    folder: Path, batches: Sequence[Batch], expected: Sequence[torch.Tensor], heads: Heads
 ) -> Check:
     """Run the graph in a folder.
 
@@ -66,9 +66,9 @@ def compare(
         RunError: onnxruntime cannot load or run it.
     """
     found = _onnx_logits(folder / GRAPH, batches)
-    masks = [batch["attention_mask"].bool() for batch in batches]
-    lengths = torch.cat([mask.sum(1) for mask in masks])
-    pairs = [(a[m], b[m]) for a, b, m in zip(found, expected, masks, strict=True)]
+    lengths = torch.cat([batch.real.sum(1) for batch in batches])
+    real = [batch.real for batch in batches]
+    pairs = [(a[there], b[there]) for a, b, there in zip(found, expected, real, strict=True)]
     return Check(
         batches=len(batches),
         windows=len(lengths),
@@ -80,16 +80,16 @@ def compare(
     )
 
 
-def _onnx_logits(graph: Path, batches: Sequence[Inputs]) -> list[torch.Tensor]:
+def _onnx_logits(graph: Path, batches: Sequence[Batch]) -> list[torch.Tensor]:
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = torch.get_num_threads()
     options.log_severity_level = 3
     try:
         session = onnxruntime.InferenceSession(graph, options, providers=["CPUExecutionProvider"])
-        outputs = [
-            session.run([LOGITS], {name: values.numpy() for name, values in batch.items()})[0]
-            for batch in batches
-        ]
+        outputs = []
+        for batch in batches:
+            inputs = {name: values.numpy() for name, values in batch.inputs.items()}
+            outputs += session.run([LOGITS], inputs)
     except Exception as error:
         # It raises classes of its own for each of its states.
         reason = str(error).strip().partition("\n")[0]

@@ -19,8 +19,6 @@ LOGITS = "logits"
 MAX_GRAPH_BYTES = 2_000_000_000
 """Protocol buffers end at 2 GiB: weights beyond it, and before it some room for the rest, lie in a
 file of their own."""
-_INPUTS = ("input_ids", "attention_mask")
-_TYPES = "token_type_ids"
 _AXES = {0: "batch", 1: "length"}
 # They tell of packages that an encoder has no use for, and of what they did not fold.
 _TALKATIVE = ("torch.onnx", "onnxscript", "onnx_ir")
@@ -29,8 +27,8 @@ _TALKATIVE = ("torch.onnx", "onnxscript", "onnx_ir")
 def input_names(model: PreTrainedModel, tokenizer: PreTrainedTokenizerFast) -> list[str]:
     """The inputs of the graph: those that the tokenizer makes and the model takes."""
     taken = inspect.signature(model.forward).parameters
-    wanted = [*_INPUTS, *[_TYPES] * (_TYPES in tokenizer.model_input_names)]
-    return [name for name in wanted if name in taken]
+    types = [name for name in tokenizer.model_input_names if name == "token_type_ids"]
+    return ["input_ids", *(name for name in ("attention_mask", *types) if name in taken)]
 
 
 def write_graph(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import dataclass
 from itertools import islice
 
 import torch
@@ -11,7 +12,16 @@ from transformers import PreTrainedTokenizerFast
 from bigner.data.pieces import special_tokens
 from bigner.sample.letters import write_letters
 
-Inputs = dict[str, torch.Tensor]
+
+@dataclass(frozen=True, slots=True)
+class Batch:
+    """Padded windows."""
+
+    inputs: dict[str, torch.Tensor]
+    """``[windows, longest]`` each, by name."""
+    real: torch.Tensor
+    """``[windows, longest]``, where there is no padding."""
+
 
 LONGEST = 512
 """Pieces of the longest window, of models that have positions for as many."""
@@ -28,7 +38,7 @@ _SEED = 1
 
 def sample_batches(
     tokenizer: PreTrainedTokenizerFast, names: list[str], longest: int
-) -> list[Inputs]:
+) -> list[Batch]:
     """Padded batches, always the same ones.
 
     Every second window is of text, the others of pieces drawn from the whole vocabulary.
@@ -53,7 +63,7 @@ def sample_batches(
         ids = torch.tensor([row + [pad] * (width - len(row)) for row in rows])
         mask = torch.tensor([[1] * len(row) + [0] * (width - len(row)) for row in rows])
         every = {"input_ids": ids, "attention_mask": mask, "token_type_ids": torch.zeros_like(ids)}
-        batches.append({name: every[name] for name in names})
+        batches.append(Batch({name: every[name] for name in names}, mask.bool()))
     return batches
 
 

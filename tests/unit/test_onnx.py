@@ -12,6 +12,7 @@ import onnx
 import onnxruntime
 import pytest
 import torch
+from safetensors.torch import save_file
 from transformers import (
     AutoModelForTokenClassification,
     AutoTokenizer,
@@ -21,16 +22,18 @@ from transformers import (
 )
 
 from bigner.commands import onnx as command
+from bigner.config.schema import ModelConfig
 from bigner.data.heads import Heads
 from bigner.data.labels import LabelSet
-from bigner.errors import RunError
+from bigner.errors import ModelError, RunError
 from bigner.modeling import heads_of
 from bigner.onnx import write
 from bigner.onnx.checking import Check, _differing
 from bigner.onnx.write import write_onnx
 from tests.e2e.conftest import main
-from tests.unit.helpers import TINY, tiny_tokenizer, tiny_xlmr
+from tests.unit.helpers import TINY, tiny_tokenizer, tiny_xlmr, whole_model
 from tests.unit.test_predict import TAGS, save_model
+from tests.unit.test_weights import own_modules, write_own_code
 
 ONE_HEAD = Heads.single(LabelSet(TAGS))
 TWO_HEADS = Heads([("ner", "tags", LabelSet(TAGS)), ("pos", "classes", LabelSet(("NOUN", "VERB")))])
@@ -137,6 +140,23 @@ def test_the_command(
     (logits,) = onnx.load(graph / "model.onnx").graph.output
     axes = logits.type.tensor_type.shape.dim
     assert [axis.dim_param or axis.dim_value for axis in axes] == ["batch", "length", len(TAGS)]
+
+
+def test_a_model_of_its_own_code(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    own_modules(monkeypatch, tmp_path / "hf")
+    folder = tmp_path / "model"
+    tokenizer = tiny_tokenizer()
+    write_own_code(folder, tmp_path / "it-ran", id2label=dict(enumerate(TAGS)))
+    tokenizer.save_pretrained(folder)
+    described = ModelConfig(name_or_path=str(folder), trust_remote_code=True)
+    network = whole_model(described.model_copy(update={"training_type": "from_scratch"}), TAGS, 1)
+    save_file(dict(network.state_dict()), folder / "model.safetensors", {"format": "pt"})
+    with pytest.raises(ModelError, match="--trust-remote-code where no run file is given"):
+        write_onnx(folder, tmp_path / "graph")
+    assert write_onnx(folder, tmp_path / "graph", trust_remote_code=True).is_sound
+    assert {"own_config.py", "own_model.py", "model.onnx"} <= files(tmp_path / "graph")
+    # Its code knows no attention mask.
+    assert [one.name for one in session_of(tmp_path / "graph").get_inputs()] == ["input_ids"]
 
 
 def test_several_heads_and_weights_beside_the_graph(tmp_path: Path) -> None:
