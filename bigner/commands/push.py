@@ -14,6 +14,7 @@ from bigner.log import console
 from bigner.run_dir import exported_model, write_text
 
 _TOKEN = "HF_TOKEN"
+_GRAPH = "model.onnx"
 # What a write that broke off has left.
 _NOT_OF_A_MODEL = [".*"]
 
@@ -22,7 +23,8 @@ def push(folder: Path, repo: str, *, private: bool) -> str:
     """Upload a model in one commit; makes the repository if there is none.
 
     Args:
-        folder: of a finished run, whose best weights are meant, or an exported model.
+        folder: of a finished run, whose best weights are meant, an exported model, or what
+            ``bigner onnx`` wrote.
         repo: ``OWNER/NAME`` on the Hub.
         private: whether a new repository is; one that is there stays as it is.
 
@@ -38,7 +40,7 @@ def push(folder: Path, repo: str, *, private: bool) -> str:
     from huggingface_hub.errors import HTTPError  # noqa: PLC0415
     from huggingface_hub.utils import disable_progress_bars  # noqa: PLC0415
 
-    model = exported_model(folder)
+    model = folder if is_file(folder / _GRAPH) else exported_model(folder)
     _require_name(repo)
     token = _token()
     if not console.is_terminal:

@@ -368,6 +368,23 @@ def test_an_exported_model_is_pushed_without_folders_of_this_machine(
     assert "README.md is not UTF-8" in done.stderr
 
 
+def test_a_graph_is_pushed(project: Path, hub: StandIn) -> None:
+    graph = Path("graph")
+    graph.mkdir()
+    for name in ("config.json", "tokenizer.json"):
+        shutil.copy(Path("run/model") / name, graph)
+    (graph / "model.onnx").write_bytes(b"a graph")
+    done = push(hub, "graph", "owner/name")
+    assert done.returncode == 0, done.stderr
+    assert hub.files == {path.name: path.read_bytes() for path in graph.iterdir()}
+    # Or beside the weights, where the Hub's readers look for it.
+    hub.files.clear()
+    graph.rename("run/model/onnx")
+    done = push(hub, "run", "owner/name")
+    assert done.returncode == 0, done.stderr
+    assert {"onnx/model.onnx", "model.safetensors", "README.md"} <= hub.files.keys()
+
+
 def test_the_hub_refuses(project: Path, hub: StandIn) -> None:
     hub.refuses = True
     done = push(hub, "run/model", "owner/name")
