@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import shutil
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import torch
@@ -64,10 +65,7 @@ def write_onnx(
     names = input_names(model, tokenizer)
     batches = sample_batches(tokenizer, names, longest)
     expected = torch_logits(model, batches)
-    working = folder.with_name(f".{folder.name}.tmp")
-    try:
-        shutil.rmtree(working, ignore_errors=True)
-        working.mkdir(parents=True)
+    with _there_when_whole(folder) as working:
         for file in _beside(model_dir):
             shutil.copy(file, working)
         state_dtype(working, torch.float32)
@@ -83,12 +81,23 @@ def write_onnx(
                 f"{check.largest_difference:.2g}, and {TOLERANCE:g} is allowed; nothing of it was "
                 f"kept"
             )
+    return check
+
+
+@contextmanager
+def _there_when_whole(folder: Path) -> Iterator[Path]:
+    """A folder under another name, which it gives up for its own where nothing has failed."""
+    working = folder.with_name(f".{folder.name}.tmp")
+    try:
+        # Of an attempt that was killed.
+        shutil.rmtree(working, ignore_errors=True)
+        working.mkdir(parents=True)
+        yield working
         working.rename(folder)
     except OSError as error:
         raise RunError(f"the graph cannot be written to {folder}: {error}") from None
     finally:
         shutil.rmtree(working, ignore_errors=True)
-    return check
 
 
 def _load(described: ModelConfig) -> PreTrainedModel:
