@@ -43,6 +43,10 @@ from bigner.loss import token_losses
 from bigner.memory import forget_peak, peak_memory_bytes
 from bigner.modeling import build_model
 from bigner.packing import PackedWindows, pack_attention
+from bigner.planning.hardware import GIB
+from bigner.planning.job import job_of
+from bigner.planning.memory import memory_of
+from bigner.planning.model_config import find_shape
 from bigner.strategies import open_strategy
 
 LABELS = ("O", "B-PER", "I-PER", "B-LOC", "I-LOC")
@@ -147,7 +151,11 @@ def _measure(
     """Seconds of a step, what it held, and its profile."""
     forget_peak(world.device)
     run_file = write_run(options.worker / str(world.rank), case, 1, world.size)
-    config = load_config(run_file, row["settings"].split())
+    batch = (
+        f"training.global_batch_size={row['windows'] * world.size}",
+        f"training.micro_batch_size={row['windows']}",
+    )
+    config = load_config(run_file, [*batch, *row["settings"].split()])
     step = _step(config, world, lengths_of(case), row["windows"])
     for _ in range(WARMUP):
         step()
@@ -162,9 +170,15 @@ def _measure(
         "seconds": seconds / options.steps,
         "tokens_per_second": tokens / seconds * world.size,
         "flops_per_second": tokens / seconds * world.size * flops,
-        "peak_gib": peak_memory_bytes(world.device) / 2**30,
+        "peak_gib": peak_memory_bytes(world.device) / GIB,
+        # A plan is of full windows.
+        "planned_gib": _planned(config, world) / GIB if case.lengths == "full" else None,
         **_profiled(step, world.device),
     }
+
+
+def _planned(config: RunConfig, world: World) -> int:
+    return memory_of(job_of(config, find_shape(config), world.size)).step_peak.total
 
 
 def _step(
@@ -274,9 +288,10 @@ def table(rows: list[dict[str, Any]], about: dict[str, Any], ranks: int) -> Iter
     for row in rows:
         found.update(row.get("kinds", {}))
     kinds = [name for name, _ in found.most_common()]
-    titles = ["case", "windows", "settings", "ms a step", "GPU busy", "tokens/s", "MFU", "peak GiB"]
-    yield f"| {' | '.join([*titles, *kinds])} |"
-    yield "| --- " * (len(titles) + len(kinds)) + "|"
+    titles = ["case", "windows", "settings", "ms a step", "GPU busy", "tokens/s", "MFU"]
+    titles += ["peak GiB", "planned", *kinds]
+    yield f"| {' | '.join(titles)} |"
+    yield "| --- " * len(titles) + "|"
     for row in rows:
         yield f"| {_cells(row, kinds)} |"
     yield ""
@@ -289,7 +304,8 @@ def _cells(row: dict[str, Any], kinds: Iterable[str] = ()) -> str:
     if "reason" in row:
         return " | ".join([*cells, row["reason"]])
     cells += [f"{row['seconds'] * 1e3:.1f}", f"{row['busy_seconds'] * 1e3:.1f}"]
-    cells += [f"{row['tokens_per_second']:,.0f}", f"{row['mfu']:.1%}", f"{row['peak_gib']:.1f}"]
+    cells += [f"{row['tokens_per_second']:,.0f}", f"{row['mfu']:.1%}", f"{row['peak_gib']:.2f}"]
+    cells.append(f"{row['planned_gib']:.2f}" if row["planned_gib"] else "")
     return " | ".join([*cells, *(f"{row['kinds'].get(kind, 0):.1f}" for kind in kinds)])
 
 

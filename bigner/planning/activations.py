@@ -37,14 +37,13 @@ def activations(job: Job) -> Activations:
     """What one micro-batch keeps."""
     shape, tokens = job.shape, job.tokens
     hidden, value = shape.hidden_size, job.value_bytes
-    stream = job.stream_bytes
     mask = _MASK * hidden if shape.dropout else 0
     whole = _layer(job)
     kept = _kept(job, whole)
-    embeddings = 3 * 8 + hidden * (stream + value) + mask + _STATISTICS
+    embeddings = 3 * 8 + 2 * hidden * value + mask + _STATISTICS
     logits = shape.num_labels * (value + 3 * 4)
     head = hidden * value + mask + logits
-    moving = hidden * 2 * stream + shape.intermediate_size * value * (2 if shape.is_gated else 1)
+    moving = hidden * 2 * value + shape.intermediate_size * value * (2 if shape.is_gated else 1)
     return Activations(
         embeddings=tokens * embeddings,
         layer=tokens * kept,
@@ -56,10 +55,10 @@ def activations(job: Job) -> Activations:
 
 def _layer(job: Job) -> int:
     """Bytes per piece that a layer keeps if nothing of it is recomputed."""
-    shape, value, stream = job.shape, job.value_bytes, job.stream_bytes
+    shape, value = job.shape, job.value_bytes
     hidden, middle = shape.hidden_size, shape.intermediate_size
     attention = 4 * hidden * value + 4 * shape.num_heads
-    norms = 2 * (hidden * stream + _STATISTICS)
+    norms = 2 * (hidden * value + _STATISTICS)
     # What goes into the projections of query, key and value, and into the middle.
     inputs = 2 * hidden * value
     masks = 2 * hidden * _MASK if shape.dropout else 0
@@ -73,7 +72,7 @@ def _layer(job: Job) -> int:
 def _kept(job: Job, whole: int) -> int:
     """Bytes per piece that a layer keeps under the run's checkpointing."""
     shape, value = job.shape, job.value_bytes
-    entered = shape.hidden_size * job.stream_bytes
+    entered = shape.hidden_size * value
     if not job.checkpointing:
         return whole
     if job.checkpointing is True:
@@ -85,8 +84,8 @@ def _kept(job: Job, whole: int) -> int:
 
 def predicting_bytes(job: Job) -> int:
     """The most that a forward without a graph holds at once."""
-    shape, value, stream = job.shape, job.value_bytes, job.stream_bytes
+    shape, value = job.shape, job.value_bytes
     hidden = shape.hidden_size
     middle = shape.intermediate_size * (3 if shape.is_gated else 2)
-    widest = max(2 * hidden * stream + middle * value, hidden * stream + 5 * hidden * value)
+    widest = value * max(2 * hidden + middle, 6 * hidden)
     return job.evaluation_tokens * max(widest, shape.num_labels * (value + 8))

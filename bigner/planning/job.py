@@ -54,13 +54,6 @@ class Job:
         return 4 if dtype == "fp32" else self.value_bytes
 
     @property
-    def stream_bytes(self) -> int:
-        """Bytes of a value between layers: autocast, which is for strategies that shard nothing,
-        computes norms, and so sums, in fp32.
-        """
-        return self.value_bytes if self.strategy.needs_process_group else 4
-
-    @property
     def replicas(self) -> int:
         """Copies of the sharded model."""
         return self.strategy.dp_replicate if isinstance(self.strategy, FsdpStrategy) else 1

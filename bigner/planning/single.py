@@ -13,49 +13,48 @@ from bigner.planning.moved import NOTHING, Traffic
 
 
 def moments(job: Job) -> Iterator[Moment]:
-    """fp32 weights; autocast makes copies of the matrices that it computes with."""
-    shape, kept = job.shape, activations(job)
+    """fp32 weights, and in low precision copies of them, which are what is computed with; their
+    gradients become those of the masters at the end of each backward.
+    """
+    shape, kept, value = job.shape, activations(job), job.value_bytes
+    is_copied = job.precision != "fp32"
     states: Parts = {"masters": 4 * shape.numel, "optimizer state": 8 * shape.num_trained}
-    matrices = sum(
-        tensor.numel
-        for unit in (*shape.layers, shape.root)
-        for tensor in unit.tensors
-        if tensor.width > 1
-    )
-    copies = 0 if job.precision == "fp32" else 2 * matrices
-    yield from around(job, states, copies, 0)
+    if is_copied:
+        states["low-precision weights"] = value * shape.numel
+    yield from around(job, states, 0, 0)
     full = Held(kept, len(shape.layers))
+    gradients = 4 * shape.num_trained
+    before = gradients if job.accumulation > 1 else 0
     yield Moment(
         "forward",
         "last layer",
-        {**states, "gathered weights": copies, "activations": full.after(len(shape.layers))},
+        {**states, "gradients": before, "activations": full.after(len(shape.layers))},
     )
-    done = 4 * shape.root.numel * shape.root.is_trained
-    before = 4 * shape.num_trained if job.accumulation > 1 else 0
+    done = value * shape.root.numel * shape.root.is_trained
     for i in range(len(shape.layers), 0, -1):
         layer = shape.layers[i - 1]
-        done += 4 * layer.numel * layer.is_trained
+        done += value * layer.numel * layer.is_trained
+        # What is no copy adds up in place, once it was computed.
+        added = before + done if is_copied else max(before, done) + value * layer.numel
         yield Moment(
             "backward",
             layer.name,
-            {
-                **states,
-                "gathered weights": copies * i // len(shape.layers),
-                "gradients": max(before, done) + job.value_bytes * layer.numel,
-                "activations": full.in_backward(i),
-            },
+            {**states, "gradients": added, "activations": full.in_backward(i)},
         )
-    gradients = 4 * shape.num_trained
+    table = value * shape.table.numel * shape.table.is_trained
+    given = value * shape.num_trained
     yield Moment(
         "backward",
         shape.table.name,
         {
             **states,
             # Of the table a new one is added to the old one.
-            "gradients": gradients + (4 * shape.table.numel if before else 0),
+            "gradients": before + (given if is_copied else table) if before else given,
             "activations": kept.embeddings,
         },
     )
+    if is_copied:
+        yield Moment("backward", "to the masters", {**states, "gradients": gradients + given})
     yield Moment("update", "AdamW", {**states, "gradients": gradients})
 
 

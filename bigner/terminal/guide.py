@@ -19,7 +19,7 @@ GROUPS = MappingProxyType(
         BEFORE: ("init", "doctor", "validate", "plan", "lint", "schema"),
         RUN: ("train", "evaluate", "export"),
         LOOK: ("compare", "report"),
-        USE: ("predict", "card", "push"),
+        USE: ("predict", "onnx", "card", "push"),
     }
 )
 
@@ -56,6 +56,7 @@ EXAMPLES = MappingProxyType(
             "echo 'Olivia Bennett called.' | bigner predict --model runs/fsdp/model - -",
             "bigner predict --model runs/fsdp/model data/test.conll out.html --format html",
         ),
+        "onnx": ("bigner onnx runs/fsdp tagger-onnx",),
         "card": ("bigner card runs/fsdp",),
         "push": ("HF_TOKEN=... bigner push runs/fsdp owner/name --private",),
     }

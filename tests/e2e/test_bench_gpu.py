@@ -14,11 +14,9 @@ import torch
 from tests.ranks.launch import environment
 from tests.scripts import FOLDER, script
 
-COMMAND = [sys.executable, str(FOLDER / "bench_gpu.py")]
 
-
-def _run(*arguments: str) -> subprocess.CompletedProcess[str]:
-    command = [*COMMAND, *arguments]
+def _run(*arguments: str, name: str = "bench_gpu.py") -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, str(FOLDER / name), *arguments]
     return subprocess.run(
         command, env=environment(), capture_output=True, text=True, timeout=300, check=False
     )
@@ -43,6 +41,32 @@ def test_a_toy_shape_is_measured(tmp_path: Path) -> None:
         assert [peers["outcome"][name] for name in same] == [ours["outcome"][name] for name in same]
         assert peers["outcome"]["loss"] == pytest.approx(ours["outcome"]["loss"], rel=0.1)
     assert done.stdout.count("| tiny | bf16 | full | single |") == 2
+
+
+def test_a_step_is_profiled(tmp_path: Path) -> None:
+    figures = tmp_path / "figures.json"
+    done = _run(
+        *("--device", "cpu", "--cases", "tiny-bf16-full-single", "--windows", "2"),
+        *("--steps", "2", "--set", "training.gradient_checkpointing=true"),
+        *("--json", str(figures)),
+        name="profile_step.py",
+    )
+    assert done.returncode == 0, done.stderr
+    plain, recomputed = json.loads(figures.read_text())
+    assert (plain["settings"], recomputed["settings"]) == (
+        "",
+        "training.gradient_checkpointing=true",
+    )
+    assert recomputed["kernels_per_step"] > plain["kernels_per_step"]
+    assert plain["tokens_per_second"] * plain["seconds"] == pytest.approx(128)
+    assert done.stdout.count("| tiny-bf16-full-single | 2 |") == 2
+
+
+def test_time_of_kernels_that_run_at_once_is_counted_once() -> None:
+    profile = script("profile_step")
+    assert profile.union([(0, 4), (1, 2), (3, 6), (8, 9)]) == 7
+    assert profile.kind_of("void pytorch_flash::flash_fwd_kernel<cutlass::half_t>") == "attention"
+    assert profile.kind_of("nvjet_sm90_hsh_128x256_64x4_2x1_v_bz_coopA_bias_TNN") == "matrices"
 
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU")

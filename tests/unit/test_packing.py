@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +11,9 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from torch.distributed.utils import _apply_to_tensors
 from transformers import (
+    AutoModelForTokenClassification,
     BertConfig,
     CamembertConfig,
     DistilBertConfig,
@@ -24,6 +26,7 @@ from transformers import (
 )
 
 from bigner.config.schema import ModelConfig
+from bigner.modeling import layers
 from bigner.packing import (
     PACKED_FAMILIES,
     PackedWindows,
@@ -32,6 +35,7 @@ from bigner.packing import (
     _by_torch,
     _How,
     _written_out,
+    attend_as_on_gpus,
     can_pack,
     pack_attention,
     padding_note,
@@ -298,3 +302,32 @@ def test_the_kernel_takes_these_arguments() -> None:
     out.sum().backward()
     assert query.grad is not None
     assert query.grad.shape == query.shape
+
+
+def test_a_layer_with_the_gpus_kernel_is_one_graph_whatever_the_lengths() -> None:
+    model = AutoModelForTokenClassification.from_config(configs()["xlm-roberta"]).half().train()
+    attend_as_on_gpus(model)
+    graphs = []
+
+    def note(graph: torch.fx.GraphModule, _: object) -> Callable[..., Any]:
+        graphs.append(graph)
+        return graph.forward
+
+    for layer in layers(model):
+        layer.compile(dynamic=True, fullgraph=True, backend=note)
+    for lengths in ([5, 4, 3], [7, 5], [9, 3, 2, 2], [12, 3]):
+        windows = PackedWindows(np.array(lengths), CPU)
+        # As where batches are made for a GPU.
+        windows.boundaries()
+        states = torch.zeros(1, sum(lengths), TINY["hidden_size"], dtype=torch.float16)
+        for layer in layers(model):
+            # There is no such kernel here.
+            with pytest.raises(NotImplementedError, match="_flash_attention_forward"):
+                layer(states, attention_mask=None, windows=windows)
+    assert len(graphs) == 1
+
+
+def test_fsdp_hands_windows_on_as_they_are() -> None:
+    windows = PackedWindows(LENGTHS, CPU)
+    # What it does to the arguments of each layer.
+    assert _apply_to_tensors(torch.Tensor.detach, {"windows": windows})["windows"] is windows
