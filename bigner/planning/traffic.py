@@ -15,8 +15,9 @@ from bigner.planning.job import Job
 from bigner.planning.layouts import layout_of
 from bigner.planning.moved import Moved
 
-EFFICIENCY = 0.45
-"""Of a card's dense matrix rate, what a step of an encoder reaches: an assumption."""
+EFFICIENCY = 0.35
+"""Of a card's dense matrix rate, what a step of an encoder reaches: XLM-R-large on an H100, with 64
+windows of 512 pieces (``scripts/bench_gpu.py``); of other cards an assumption."""
 LINK_EFFICIENCY = 0.7
 """Of a link's stated rate, what collectives reach: an assumption."""
 _MEMORY_EFFICIENCY = 0.7
