@@ -10,6 +10,8 @@ neither gathering nor reducing nor updating nor saving has anything to do with t
 
 from __future__ import annotations
 
+import json
+import math
 import shutil
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
@@ -25,9 +27,10 @@ from bigner.data.arrays import Ints
 from bigner.errors import CheckpointError, one_line
 from bigner.modeling import lookup_table
 from bigner.strategies.base import Shard
-from bigner.tensor_files import TensorEntry, entries_of, read_rows, write_tensors
+from bigner.tensor_files import TensorEntry, checksum_of, entries_of, read_rows, write_tensors
 
 _FILE = "table.safetensors"
+_CHECKSUMS = "sha256.json"
 _IDS = "ids of the rows in use"
 
 
@@ -101,10 +104,26 @@ class TableFolder:
             for leftover in (working, self.path):
                 shutil.rmtree(leftover, ignore_errors=True)
             working.mkdir()
-            write_tensors(working / _FILE, entries_of(tensors), tensors.values())
+            found = write_tensors(working / _FILE, entries_of(tensors), tensors.values())
+            checksums = json.dumps(dict(zip(tensors, found, strict=True)), indent=2)
+            (working / _CHECKSUMS).write_text(f"{checksums}\n", encoding="utf-8")
             working.rename(self.path)
         except OSError as error:
             raise CheckpointError(f"{self.path} cannot be written: {error}") from None
+
+    def damage(self) -> str:
+        """What is not as it was written, or nothing; reads all of it."""
+        try:
+            checksums = json.loads((self.path / _CHECKSUMS).read_text(encoding="utf-8"))
+            with safe_open(self.file, "pt") as file:
+                shapes = {name: file.get_slice(name).get_shape() for name in file.keys()}  # noqa: SIM118
+            found = {
+                name: checksum_of(self.file, name, math.prod(shape))
+                for name, shape in shapes.items()
+            }
+        except (OSError, SafetensorError, ValueError, RuntimeError) as error:
+            return one_line(f"{self.path} cannot be read", str(error))
+        return "" if found == checksums else f"{self.file} changed since it was written"
 
     def rows(self) -> UsedRows:
         """Which rows are in use.

@@ -8,11 +8,13 @@ from pathlib import Path
 import torch
 from safetensors import SafetensorError
 
+from bigner.checkpoint.folders import TABLE
 from bigner.checkpoint.manifest import KINDS, Manifest, SavedParameter, TensorKind, read_manifest
 from bigner.distributed import World
 from bigner.errors import CheckpointError, one_line
 from bigner.log import progress
 from bigner.strategies.base import Shard, Strategy
+from bigner.table import TableFolder
 from bigner.tensor_files import checksum_of, read_range
 
 
@@ -24,8 +26,10 @@ def damage(folder: Path, world: World) -> str:
     found = ""
     try:
         manifest = read_manifest(folder)
-        found = next(_damaged_files(folder, manifest), "") or _damaged_ranges(
-            folder, manifest, world.rank, world.size
+        found = (
+            next(_damaged_files(folder, manifest), "")
+            or _damaged_ranges(folder, manifest, world.rank, world.size)
+            or (_damaged_table(folder) if world.is_main else "")
         )
     except CheckpointError as error:
         found = str(error)
@@ -61,6 +65,12 @@ def _damaged_ranges(folder: Path, manifest: Manifest, first: int, step: int) -> 
         if changed:
             return one_line(str(path), f"{kind} of {name} at {part.offset} {reason}")
     return ""
+
+
+def _damaged_table(folder: Path) -> str:
+    """What is wrong with the table that rows in use are put back into, if there is one."""
+    table = TableFolder(folder / TABLE)
+    return table.damage() if table.path.is_dir() else ""
 
 
 def load(folder: Path, manifest: Manifest, strategy: Strategy) -> None:

@@ -149,6 +149,21 @@ def test_a_table_of_another_hand(what: str, tmp_path: Path) -> None:
         list(folder.tensors([NAME], [trained]))
 
 
+def test_a_table_that_changed_since_it_was_written(tmp_path: Path) -> None:
+    folder = TableFolder(tmp_path / "table")
+    folder.write(UsedRows(NAME, np.array([0, 7]), 50), table_of())
+    assert folder.damage() == ""
+    content = bytearray(folder.file.read_bytes())
+    content[-1] ^= 1
+    folder.file.write_bytes(content)
+    assert folder.damage() == f"{folder.file} changed since it was written"
+    folder.file.write_bytes(content[:-1])
+    assert "cannot be read" in folder.damage()
+    folder.write(UsedRows(NAME, np.array([0, 7]), 50), table_of())
+    (folder.path / "sha256.json").unlink()
+    assert "sha256.json" in folder.damage()
+
+
 def test_a_table_that_is_damaged_or_gone(tmp_path: Path) -> None:
     folder = TableFolder(tmp_path / "table")
     with pytest.raises(CheckpointError, match=r"table\.safetensors cannot be read"):
