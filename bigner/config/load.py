@@ -1,10 +1,14 @@
-"""A run file and dotted overrides become a RunConfig, or a list of everything that is wrong."""
+"""A run file and dotted overrides become a RunConfig, or a list of everything that is wrong.
+
+Python code may hand over a mapping in place of the file and of the overrides, or a RunConfig to be
+varied.
+"""
 
 from __future__ import annotations
 
 import difflib
 import reprlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -15,10 +19,14 @@ from pydantic_core import ErrorDetails
 from bigner.config import schema
 from bigner.config.checks import is_file
 from bigner.config.deepspeed import check_tuning_file
+from bigner.config.overrides import Overrides, apply_overrides, as_plain, cut
 from bigner.config.schema import RunConfig, Section
 from bigner.config.text_file import read_text
-from bigner.config.yaml_file import MAX_DEPTH, Document, FieldPath, parse_yaml
+from bigner.config.yaml_file import Document, FieldPath, parse_yaml
 from bigner.errors import MOST_PROBLEMS, ConfigError, Problem
+
+ConfigSource = str | Path | Mapping[str, Any] | RunConfig
+"""What a run config is made from: a run file, the sections as a mapping, or another config."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,77 +51,56 @@ class Source:
         return self.document.where(path)
 
 
-def load_config(path: str | Path, overrides: Sequence[str] = ()) -> RunConfig:
-    """Read a run file, apply ``key=value`` overrides and validate the whole.
+def load_config(config: ConfigSource, overrides: Overrides = ()) -> RunConfig:
+    """Read a run file, apply overrides and validate the whole.
 
-    A ds_configs file that the run names is checked along with it.
+    A ds_configs file that the run names is checked along with it. Paths in a config are relative to
+    the working directory.
+
+    Args:
+        config: a run file, what stands in one as a mapping, or a config to vary.
+        overrides: ``["training.learning_rate=1e-5"]``, the values being YAML, or
+            ``{"training.learning_rate": 1e-5}``. One that names a section replaces all of it.
 
     Raises:
         ConfigError: holds every problem found, each with file and line or the override.
     """
-    return load_with_source(path, overrides)[0]
+    return load_with_source(config, overrides)[0]
 
 
-def load_with_source(path: str | Path, overrides: Sequence[str] = ()) -> tuple[RunConfig, Source]:
+def load_with_source(config: ConfigSource, overrides: Overrides = ()) -> tuple[RunConfig, Source]:
     """As ``load_config``, and where each field was set, for problems that are found later.
 
     Raises:
         ConfigError: as for ``load_config``.
     """
-    document = parse_yaml(read_text(Path(path), "run file"), str(path))
+    document = _document(config)
     if not isinstance(document.value, dict):
         hint = (
             "a run file is a mapping of sections (run_dir, model, data, ...); `bigner init DIR` "
             "writes one to start from"
         )
         raise ConfigError([Problem(document.where(()), "", hint)])
-    overridden, problems = _apply_overrides(document.value, overrides)
+    overridden, problems = apply_overrides(document.value, overrides)
     source = Source(document, overridden)
-    config = None
+    resolved = None
     try:
-        config = RunConfig.model_validate(document.value)
+        resolved = RunConfig.model_validate(document.value)
     except ValidationError as error:
         problems += _explain(error, source)
     problems += _check_deepspeed_file(source)
-    if problems or config is None:
+    if problems or resolved is None:
         raise ConfigError(problems)
-    return config, source
+    return resolved, source
 
 
-def _apply_overrides(
-    values: dict[str, Any], overrides: Sequence[str]
-) -> tuple[dict[FieldPath, str], list[Problem]]:
-    """Write each override into ``values``; returns which override set which field, and problems."""
-    applied: dict[FieldPath, str] = {}
-    problems: list[Problem] = []
-    for override in overrides:
-        # A problem for each of its values would repeat it.
-        where = f"override {_cut(repr(override), 200)}"
-        key, equals, text = override.partition("=")
-        path = tuple(key.split("."))
-        if not equals or not all(path) or len(path) > MAX_DEPTH:
-            message = "an override is written field=value, such as training.learning_rate=1e-5"
-            problems.append(Problem(where, "", message))
-            continue
-        try:
-            value = parse_yaml(text, where).value
-        except ConfigError as error:
-            problems += [Problem(where, key, problem.message) for problem in error.problems]
-            continue
-        section = values
-        for depth, name in enumerate(path[:-1], start=1):
-            # `training:` with nothing below it is a section without fields.
-            if section.get(name) is None:
-                section[name] = {}
-            section = section[name]
-            if not isinstance(section, dict):
-                message = f"is not a section, so {key} cannot be set inside it"
-                problems.append(Problem(where, ".".join(path[:depth]), message))
-                break
-        else:
-            section[path[-1]] = value
-            applied[path] = where
-    return applied, problems
+def _document(config: ConfigSource) -> Document:
+    """The values of a config as a run file would have them."""
+    if isinstance(config, RunConfig):
+        return Document("config", config.model_dump(mode="json"), has_lines=False)
+    if isinstance(config, Mapping):
+        return Document("config", as_plain(config), has_lines=False)
+    return parse_yaml(read_text(Path(config), "run file"), str(config))
 
 
 def _check_deepspeed_file(source: Source) -> list[Problem]:
@@ -285,11 +272,7 @@ def _value_at(values: Any, path: FieldPath) -> Any:
 def _show(value: Any) -> str:
     # Neither looks at the whole of a value that aliases have made large.
     text = f"the text {value[:80]!r}" if isinstance(value, str) else _SHORT.repr(value)
-    return _cut(text, 80)
-
-
-def _cut(text: str, length: int) -> str:
-    return text if len(text) <= length else f"{text[: length - 3]}..."
+    return cut(text, 80)
 
 
 _SHORT = reprlib.Repr()

@@ -70,9 +70,13 @@ class Document:
     value: Any = None
     lines: dict[FieldPath, int] = field(default_factory=dict)
     """Line, counted from 1, of each key or list item."""
+    has_lines: bool = True
+    """Whether it is a text at all, and no values that somebody else made."""
 
     def where(self, path: FieldPath) -> str:
         """``file:line`` of the value at ``path``, or of the nearest section that exists."""
+        if not self.has_lines:
+            return self.name
         while path and path not in self.lines:
             path = path[:-1]
         return f"{self.name}:{self.lines.get(path, 1)}"

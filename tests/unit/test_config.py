@@ -591,6 +591,42 @@ def test_overrides_are_yaml(run_file: Path) -> None:
     assert config.strategy == FsdpStrategy(kind="fsdp", reshard_after_forward=False)
 
 
+def test_a_mapping_stands_for_a_run_file_and_for_overrides(run_file: Path) -> None:
+    values = yaml.safe_load(LEAST)
+    written = loaded(run_file, LEAST, "data.labels=[PER, LOC]", "strategy={kind: fsdp}", "seed=3")
+    overrides = {"data.labels": ("PER", "LOC"), "strategy": {"kind": "fsdp"}, "seed": 3}
+    assert load_config(values, overrides) == load_config(run_file, overrides) == written
+    assert load_config(values, "seed=7").seed == 7
+    paths = {"data.train": Path("train.conll"), "data.cache_dir": Path("cache")}
+    assert load_config(values, paths).data.train == "train.conll"
+    # Neither is changed by it.
+    assert values == yaml.safe_load(LEAST)
+    assert len(overrides) == 3
+
+
+def test_a_config_may_be_varied(run_file: Path) -> None:
+    config = loaded(run_file, LEAST, "training.max_steps=5", "evaluation.batch_size=4")
+    assert load_config(config) == config
+    varied = load_config(config, {"training.max_steps": 6})
+    assert (config.training.max_steps, varied.training.max_steps) == (5, 6)
+
+
+def test_problems_of_mappings_are_named() -> None:
+    values = yaml.safe_load(LEAST) | {"seeds": 3, "precision": "fp61"}
+    with pytest.raises(ConfigError) as caught:
+        load_config(values, {"training.epoch": 3, "run_dir.x": 1, "": 2, "seed": "four"})
+    assert [(problem.where, problem.field) for problem in caught.value.problems] == [
+        ("override 'run_dir.x'", "run_dir"),
+        ("override ''", ""),
+        ("override 'seed'", "seed"),
+        ("config", "precision"),
+        ("override 'training.epoch'", "training.epoch"),
+        ("config", "seeds"),
+    ]
+    with pytest.raises(ConfigError, match=r"^config: 3: "):
+        load_config({**yaml.safe_load(LEAST), 3: 4})  # type: ignore[dict-item]
+
+
 @pytest.mark.parametrize(
     ("override", "field", "phrase"),
     [
