@@ -635,27 +635,18 @@ def _require_place_beside(output: Path, texts: Path) -> None:
 
 
 def _model_folder(folder: Path) -> Path:
-    from bigner.errors import ModelError  # noqa: PLC0415
+    from bigner.config.checks import require_model_folder  # noqa: PLC0415
 
-    if not folder.is_dir():
-        raise ModelError(f"there is no model folder {folder}; --model names an exported model")
+    require_model_folder(folder, "--model")
     return folder
 
 
 def _require_place_for(file: Path | None, option: str) -> None:
     """Refuse a file that cannot be written, before hours are spent on what goes into it."""
-    from bigner.config.checks import is_folder  # noqa: PLC0415
-    from bigner.errors import UserError  # noqa: PLC0415
+    from bigner.config.checks import require_place_for  # noqa: PLC0415
 
-    if file is None:
-        return
-    if is_folder(file):
-        raise UserError(f"{option} must name a file, and {str(file)!r} is a folder")
-    if not is_folder(file.parent) or not os.access(file.parent, os.W_OK):
-        raise UserError(
-            f"{option} {str(file)!r} cannot be written: there is no folder "
-            f"{str(file.parent)!r} that can be written to"
-        )
+    if file is not None:
+        require_place_for(file, option)
 
 
 def _start(config: RunConfig) -> Any:

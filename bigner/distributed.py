@@ -6,24 +6,30 @@ the identity, so a laptop runs the lines a cluster runs.
 
 from __future__ import annotations
 
+import gc
 import os
 import re
 import socket
 import sys
 import threading
 import time
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
 from datetime import timedelta
+from functools import cache
+from itertools import count
 from typing import Any
 
 import torch
 import torch.distributed as dist
+from torch.distributed.rendezvous import rendezvous
 
 from bigner.config.checks import launched_world_size
 from bigner.errors import BignerError, LaunchError, LostRankError, RunError
 
 _SECONDS_TO_ANSWER = 3.0
+_joined = count()
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,6 +43,12 @@ class World:
     control: Any = None
     """A process group on the host, where the default one is not: numbers it agrees on do not wait
     for what a GPU has still to compute."""
+    closers: list[Callable[[], None]] = field(default_factory=list, compare=False)
+    """What is to be let go of before the process group is."""
+
+    def when_closed(self, action: Callable[[], None]) -> None:
+        """Do something before the process group goes, if the process lives on after it."""
+        self.closers.append(action)
 
     @property
     def is_main(self) -> bool:
@@ -224,8 +236,65 @@ def _join(device: torch.device, timeout: timedelta, *, launched: bool) -> Any:
         dist.init_process_group(backend, store=store, rank=0, world_size=1, device_id=bound)
         return None
     _check_rendezvous()
-    dist.init_process_group(backend, timeout=timeout, device_id=bound)
+    kept, rank, size = _launched_store()
+    kept.set_timeout(timeout)
+    dist.init_process_group(
+        backend,
+        # What an earlier world of these processes left there is not to be taken for this one's.
+        store=dist.distributed_c10d.PrefixStore(f"bigner/{next(_joined)}", kept),
+        rank=rank,
+        world_size=size,
+        timeout=timeout,
+        device_id=bound,
+    )
     return dist.new_group(backend="gloo", timeout=timeout) if backend == "nccl" else None
+
+
+@cache
+def _launched_store() -> tuple[Any, int, int]:
+    """Where the ranks of a launch meet, this rank, and their number.
+
+    Kept for as long as the process lives: a rank that opens its next world would otherwise meet
+    the others in a store that rank 0 is about to close.
+    """
+    store, rank, size = next(iter(rendezvous("env://")))
+    return store, rank, size
+
+
+@contextmanager
+def opened(*, sharded: bool, timeout: timedelta) -> Iterator[World]:
+    """A world as ``start`` opens it, closed again for the next one of this process; collective.
+
+    The processes of the command line close theirs with ``leave_group``.
+
+    Raises:
+        LaunchError: as ``start``, or there is a process group already.
+    """
+    if dist.is_initialized():
+        raise LaunchError(
+            "this process is in a process group already, and a run opens its own; call "
+            "torch.distributed.destroy_process_group() first"
+        )
+    world = start(sharded=sharded, timeout=timeout)
+    try:
+        yield world
+    except BaseException as error:
+        # After a failure that is not told, other ranks may be stuck: do not wait for them.
+        if world.size == 1 or isinstance(error, BignerError):
+            _close(world)
+        raise
+    _close(world)
+
+
+def _close(world: World) -> None:
+    if not dist.is_initialized():
+        return
+    # Whoever still holds a group holds its threads, and those of gloo are not to be there any more
+    # when the interpreter shuts down (see ``leave_group``).
+    for action in world.closers:
+        action()
+    gc.collect()
+    dist.destroy_process_group()
 
 
 def choose_device(local_rank: int) -> torch.device:

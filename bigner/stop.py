@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
+import threading
 from types import FrameType, TracebackType
 from typing import Any
 
@@ -15,7 +16,8 @@ class StopSignals:
     """While entered, the signals that would end the process are only noted.
 
     Ctrl-C once more ends a process that no launcher started: launchers pass on the Ctrl-C that
-    their processes had from the terminal already.
+    their processes had from the terminal already. A thread beside the main one cannot be signalled:
+    there nothing is noted.
 
     Args:
         tell: say so at once on rank 0's standard error; what it waits for may take long.
@@ -30,8 +32,9 @@ class StopSignals:
         self._before: dict[int, Any] = {}
 
     def __enter__(self) -> StopSignals:
-        for number in SIGNALS:
-            self._before[number] = signal.signal(number, self._note)
+        if threading.current_thread() is threading.main_thread():
+            for number in SIGNALS:
+                self._before[number] = signal.signal(number, self._note)
         return self
 
     def __exit__(

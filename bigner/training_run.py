@@ -511,7 +511,7 @@ class TrainingRun:
             "versions": versions(),
         }
         # Ranks differ in what they took; rank 0's times are the run's.
-        summary = self.world.share_object(summary)
+        summary = self.world.share_object(plain(summary))
         self.world.main_first(lambda: self._write_summary(summary))
         if self.world.is_main:
             try_to_write_card(self.run_dir.model, lambda: of_run(self.run_dir, self.config))
@@ -520,7 +520,7 @@ class TrainingRun:
 
     def _write_summary(self, summary: dict[str, Any]) -> None:
         try:
-            write_json(self.run_dir.summary, plain(summary))
+            write_json(self.run_dir.summary, summary)
         except OSError as error:
             raise RunError(f"{self.run_dir.summary} cannot be written: {error}") from None
 

@@ -55,14 +55,22 @@ def train(config: RunConfig, world: World) -> dict[str, Any]:
     _require_batches(config, world)
     run_dir = RunDir(config.run_dir)
     lock = run_dir.lock()
-    world.main_first(lambda: run_dir.claim(config, lock))
-    world.require_everywhere(
-        run_dir.path.is_dir(),
-        LaunchError(f"run_dir {run_dir.path} must be on storage that all nodes share"),
-    )
-    if (done := _finished(run_dir, world)) is not None:
-        return done
+    try:
+        world.main_first(lambda: run_dir.claim(config, lock))
+        world.require_everywhere(
+            run_dir.path.is_dir(),
+            LaunchError(f"run_dir {run_dir.path} must be on storage that all nodes share"),
+        )
+        if (done := _finished(run_dir, world)) is not None:
+            return done
+        return _train(config, world, run_dir)
+    finally:
+        # At once: where the process lives on, what failed may keep it in its traceback.
+        lock.release()
 
+
+def _train(config: RunConfig, world: World, run_dir: RunDir) -> dict[str, Any]:
+    """A run that is not done yet, in its own folder."""
     forget_peak(world.device)
     with collector.paused():
         # A vocabulary is read by way of hundreds of thousands of lists.

@@ -28,13 +28,18 @@ from bigner.planning.report import verdict
 COUNTED_BYTES = 8_000_000
 
 
-def require_sound(config: RunConfig, where: Where) -> None:
+def require_sound(config: RunConfig, where: Where, world_size: int | None = None) -> None:
     """Refuse what a training run could only fail at, before it loads torch.
+
+    Args:
+        config: the run config.
+        where: each field was set.
+        world_size: processes of the run; those launched, if None.
 
     Raises:
         ConfigError: everything that does not fit together or is not there, at once.
     """
-    problems = _problems(config, launched_world_size(), where)
+    problems = _problems(config, world_size or launched_world_size(), where)
     for split in config.data.splits():
         try:
             source_files(config.data, split)

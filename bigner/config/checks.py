@@ -16,7 +16,7 @@ from bigner.config.schema import (
     RunConfig,
     ZeroStrategy,
 )
-from bigner.errors import LaunchError, Problem, UserError
+from bigner.errors import LaunchError, ModelError, Problem, UserError
 
 Where = Callable[[str], str]
 """From a dotted field to the place that sets it: ``file:line`` or an override."""
@@ -79,6 +79,39 @@ def require_choice(name: str, value: object, choices: Any) -> None:
     """
     if value not in get_args(choices):
         raise UserError(f"{name} must be {', '.join(get_args(choices))}; got {value!r}")
+
+
+def require_model_folder(folder: Path, name: str) -> None:
+    """Refuse what cannot be an exported model.
+
+    Args:
+        folder: of the model.
+        name: of the option or argument that says which.
+
+    Raises:
+        ModelError: there is no such folder.
+    """
+    if not folder.is_dir():
+        raise ModelError(f"there is no model folder {folder}; {name} names an exported model")
+
+
+def require_place_for(file: Path, name: str) -> None:
+    """Refuse a file that cannot be written, before hours are spent on what goes into it.
+
+    Args:
+        file: that is to be written.
+        name: of the option or argument that says which.
+
+    Raises:
+        UserError: it is a folder, or in none that can be written to.
+    """
+    if is_folder(file):
+        raise UserError(f"{name} must name a file, and {str(file)!r} is a folder")
+    if not is_folder(file.parent) or not os.access(file.parent, os.W_OK):
+        raise UserError(
+            f"{name} {str(file)!r} cannot be written: there is no folder "
+            f"{str(file.parent)!r} that can be written to"
+        )
 
 
 def launched_world_size() -> int:

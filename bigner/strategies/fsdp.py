@@ -39,6 +39,8 @@ class Fsdp(TorchStrategy):
         world: World,
     ) -> None:
         self._mesh = _mesh_of(config, world)
+        # DTensor's caches keep the mesh for as long as the process lives, and its groups with it.
+        world.when_closed(self._mesh._pg_registry.clear)
         _shard_units(model, config, precision, self._mesh)
         _make_room(model, world)
         # After sharding: the optimizer must hold the DTensors, not the whole parameters.

@@ -53,6 +53,7 @@ class Zero(Strategy):
         logging.getLogger("DeepSpeed").setLevel(logging.INFO if speaks else logging.WARNING)
         self._world = world
         self._groups = deepspeed.utils.groups
+        world.when_closed(lambda: _let_go_of_groups(deepspeed))
         self._stage: int = settings["zero_optimization"]["stage"]
         self._fp16: bool = settings["fp16"]["enabled"]
         buffers = {name: buffer.clone() for name, buffer in model.named_buffers()}
@@ -244,6 +245,7 @@ class Zero(Strategy):
     def close(self) -> None:
         zero, parameters = self._engine.optimizer, list(self._engine.module.parameters())
         self._engine.destroy()
+        self._engine.data_parallel_group = self._engine.seq_data_parallel_group = None
         # The ranks of a node are a global of DeepSpeed's, which refuses to name them twice.
         self._groups._ZERO_PARAM_INTRA_PARALLEL_GROUP = None
         # Under stage 3 DeepSpeed's hooks keep all of it for as long as the process lives, and the
@@ -293,6 +295,15 @@ def _give_up_with_the_world(device: torch.device) -> None:
     for group in groups:
         if device.type in [kind.type for kind in group._device_types]:
             dist.distributed_c10d._set_pg_timeout(timeout, group)
+
+
+def _let_go_of_groups(deepspeed: Any) -> None:
+    """Have DeepSpeed forget the groups of a world that is about to be closed."""
+    deepspeed.utils.groups._release_process_group_references()
+    # Imported into a world, it has that world's group as the default of these.
+    backend = type(deepspeed.comm.comm.cdb)
+    for function in (backend.barrier, backend.monitored_barrier):
+        function.__defaults__ = (None, *function.__defaults__[1:])
 
 
 def _import_deepspeed(world: World) -> Any:

@@ -29,7 +29,7 @@ LAYERS = (
     ("comparison", "planning", "report", "training_run"),
     ("commands",),
     ("terminal",),
-    ("cli",),
+    ("api", "cli"),
     ("__main__",),
 )
 LAYER_OF = {room: layer for layer, rooms in enumerate(LAYERS) for room in rooms}
@@ -155,7 +155,7 @@ def test_imports_point_down() -> None:
     broken = [
         found
         for found in imports()
-        # The package itself holds its version, and names the tagger for those who ask.
+        # The package itself holds its version, and names what is public for those who ask.
         if found.is_of("bigner") and found.target != "bigner" and found.source != "bigner"
         if LAYER_OF[room_of(found.target)] > LAYER_OF[room_of(found.source)]
     ]
@@ -264,6 +264,7 @@ def test_the_closure_follows_imports() -> None:
     [
         *(m for m in trees() if m.startswith(("bigner.config", "bigner.data.formats"))),
         "bigner.__main__",
+        "bigner.api.run",
         "bigner.commands.card",
         "bigner.commands.compare",
         "bigner.commands.doctor",

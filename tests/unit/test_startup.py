@@ -139,8 +139,10 @@ def test_modules(command: str, needed: set[str]) -> None:
     assert modules & {f"bigner.strategies.{kind}" for kind in ("single", "fsdp", "zero")} == set()
 
 
-def test_the_package_names_the_tagger_without_loading_it() -> None:
+def test_the_package_names_what_is_public_without_loading_it() -> None:
     assert loaded(MODULE, "bigner") & HEAVY == set()
+    code = "import sys, bigner; bigner.load_config, bigner.train, bigner.evaluate"
+    assert loaded(f"{code}; print('loaded', *sys.modules)") & HEAVY == set()
     asked = loaded("import sys, bigner; bigner.Tagger; print('loaded', *sys.modules)")
     assert {"torch", "bigner.prediction.tagger"} <= asked
     assert asked & HEAVY <= OF_TRAINING

@@ -1,0 +1,1 @@
+"""What Python code asks for by name: ``bigner.train``, ``bigner.evaluate``, ``bigner.launch``."""
