@@ -3,6 +3,7 @@
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from bigner.api.launch import launch as launch
     from bigner.api.run import evaluate as evaluate
     from bigner.api.run import train as train
     from bigner.config.load import load_config as load_config
@@ -11,6 +12,7 @@ else:
     _HOMES = {
         "Tagger": "bigner.prediction.tagger",
         "evaluate": "bigner.api.run",
+        "launch": "bigner.api.launch",
         "load_config": "bigner.config.load",
         "train": "bigner.api.run",
     }
@@ -27,7 +29,6 @@ else:
         return sorted({*globals(), *__all__})
 
 
-
-__all__ = ["Tagger", "__version__", "evaluate", "load_config", "train"]
+__all__ = ["Tagger", "__version__", "evaluate", "launch", "load_config", "train"]
 
 __version__ = "0.1.0"

@@ -10,6 +10,7 @@ import traceback
 from typing import NoReturn
 
 from bigner.errors import BignerError, LostRankError, Stopped
+from bigner.relay import relay
 
 SILENT_SECONDS = 5
 
@@ -34,11 +35,11 @@ def report(error: BaseException) -> int:
     speaks = os.environ.get("RANK", "0") == str(speaker)
     if isinstance(error, KeyboardInterrupt):
         if speaks:
-            print("bigner: stopped by Ctrl-C", file=sys.stderr)
+            _tell(error, "bigner: stopped by Ctrl-C")
         return 130
     if isinstance(error, Stopped):
         if speaks:
-            print(f"bigner: {error}", file=sys.stderr)
+            _tell(error, f"bigner: {error}")
         return error.exit_code
     if isinstance(error, LostRankError) and not speaks:
         # The ranks that are left have agreed on who tells.
@@ -49,10 +50,16 @@ def report(error: BaseException) -> int:
             # one before it wakes. What only this rank saw, nobody else would tell.
             time.sleep(SILENT_SECONDS)
         name = "bigner" if speaks and not speaker else f"bigner: rank {os.environ['RANK']}"
-        print(f"{name}: error: {error}", file=sys.stderr)
+        _tell(error, f"{name}: error: {error}")
         return error.exit_code
-    traceback.print_exception(error)
+    _tell(error, "".join(traceback.format_exception(error)).removesuffix("\n"))
     return 1
+
+
+def _tell(error: BaseException, text: str) -> None:
+    print(text, file=sys.stderr)
+    if relay is not None:
+        relay.ended(error)
 
 
 def leave(code: int) -> NoReturn:

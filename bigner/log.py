@@ -33,6 +33,7 @@ from rich.table import Table
 from rich.text import Text
 
 from bigner.errors import RunError
+from bigner.relay import RelayedBars, relay
 
 Item = TypeVar("Item")
 
@@ -52,11 +53,6 @@ def is_quiet() -> bool:
     return _quiet
 
 
-def shows_bars() -> bool:
-    """Whether this is the rank with a terminal to show bars on, and they are wanted."""
-    return console.is_terminal and not _quiet and os.environ.get("RANK", "0") == "0"
-
-
 def table_box() -> Box:
     """The lines of a table on standard output: a frame on a terminal, none in a file."""
     return HEAVY_HEAD if sys.stdout.isatty() else SIMPLE_HEAD
@@ -69,7 +65,12 @@ class _Bars:
         self._progress: Progress | None = None
         self._open = 0
 
-    def add(self, description: str, total: int, completed: int = 0) -> TaskID:
+    @property
+    def shown(self) -> bool:
+        """Whether this is the rank with a terminal to show them on, and they are wanted."""
+        return console.is_terminal and not _quiet and os.environ.get("RANK", "0") == "0"
+
+    def add(self, description: str, total: int, completed: int = 0) -> int:
         """Show one more bar."""
         if self._progress is None:
             self._progress = Progress(
@@ -85,27 +86,29 @@ class _Bars:
         self._open += 1
         return self._progress.add_task(description, total=total, completed=completed, note="")
 
-    def advance(self, bar: TaskID, note: str = "") -> None:
-        """Move a bar on by one."""
+    def advance(self, bar: int, note: str | None = None) -> None:
+        """Move a bar on by one, with another note if there is one."""
         assert self._progress is not None
-        self._progress.update(bar, advance=1, note=note)
+        self._progress.advance(TaskID(bar))
+        if note is not None:
+            self._progress.update(TaskID(bar), note=note)
 
-    def remove(self, bar: TaskID) -> None:
+    def remove(self, bar: int) -> None:
         """Take a bar away; the display ends with the last one."""
         assert self._progress is not None
-        self._progress.remove_task(bar)
+        self._progress.remove_task(TaskID(bar))
         self._open -= 1
         if not self._open:
             self._progress.stop()
             self._progress = None
 
 
-_bars = _Bars()
+_bars = _Bars() if relay is None else RelayedBars(relay)
 
 
 def progress(items: Sequence[Item], description: str, enabled: bool = True) -> Iterator[Item]:
-    """Go over items behind a bar, where there is a terminal to show it on."""
-    if not (enabled and shows_bars()):
+    """Go over items behind a bar, where there is somebody to see it."""
+    if not (enabled and _bars.shown):
         yield from items
         return
     bar = _bars.add(description, len(items))
@@ -121,18 +124,24 @@ def inform(message: str) -> None:
     """A line for the user about the course of things."""
     if not _quiet:
         console.print(message, markup=False)
+    if relay is not None:
+        relay.message(message)
 
 
 def warn(message: str) -> None:
     """A line for the user to think about."""
     console.print(f"warning: {message}", markup=False, style="yellow")
+    if relay is not None:
+        relay.message(message, warning=True)
 
 
 def plain(values: Any) -> Any:
-    """Values with null for each number that is not finite, which JSON has no word for."""
+    """Values as they are when JSON was made of them and read again, with null for each number that
+    is not finite, which it has no word for.
+    """
     if isinstance(values, Mapping):
         return {key: plain(value) for key, value in values.items()}
-    if isinstance(values, list):
+    if isinstance(values, list | tuple):
         return [plain(value) for value in values]
     return None if isinstance(values, float) and not math.isfinite(values) else values
 
@@ -164,7 +173,7 @@ class MetricsLog:
         self._total = total_steps
         self._started = time.perf_counter()
         self._first_step = first_step
-        self._bar: TaskID | None = None
+        self._bar: int | None = None
         self._also = also
         if not enabled:
             return
@@ -172,22 +181,19 @@ class MetricsLog:
         with self._writing():
             _drop_lines(self._path, lambda line: line["step"] > first_step)
             self._file = self._path.open("a", encoding="utf-8")
-        if shows_bars():
+        if _bars.shown:
             self._bar = _bars.add("training", total_steps, first_step)
 
     def step_done(self, step: int, metrics: Mapping[str, Any] | None) -> None:
         """Note that ``step`` steps are done; with metrics where the step is logged."""
         if not self._enabled:
             return
-        note = ""
+        note = None
         if metrics is not None:
             self._write({"step": step, **metrics})
             note = _one_line(metrics)
         if self._bar is not None:
-            if note:
-                _bars.advance(self._bar, note)
-            else:
-                _bars.advance(self._bar)
+            _bars.advance(self._bar, note)
         elif metrics is not None:
             left = (time.perf_counter() - self._started) / (step - self._first_step)
             left *= self._total - step
@@ -203,6 +209,8 @@ class MetricsLog:
         for head, of_head in scores.get("heads", {}).items():
             numbers |= {f"{head}/{name}": value for name, value in _numbers(of_head).items()}
         self._write({"step": step, "split": split, **numbers})
+        if relay is not None:
+            relay.scores(step, split, plain(numbers))
 
     def median(self, name: str) -> float | None:
         """The median of a number over all logged steps of the run, those of earlier legs included.

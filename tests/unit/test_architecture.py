@@ -19,7 +19,7 @@ PACKAGE = Path(bigner.__file__).parent
 LAYERS = (
     ("errors",),
     ("config",),
-    ("build_tools", "collector", "distributed", "log", "memory", "stop"),
+    ("build_tools", "collector", "distributed", "log", "memory", "relay", "stop"),
     ("dropout", "modeling", "packing", "optim", "loss", "data", "sample", "tensor_files"),
     ("strategies",),
     (
@@ -30,7 +30,7 @@ LAYERS = (
     ("commands",),
     ("terminal",),
     ("api", "cli"),
-    ("__main__",),
+    ("__main__", "worker"),
 )
 LAYER_OF = {room: layer for layer, rooms in enumerate(LAYERS) for room in rooms}
 
@@ -264,6 +264,8 @@ def test_the_closure_follows_imports() -> None:
     [
         *(m for m in trees() if m.startswith(("bigner.config", "bigner.data.formats"))),
         "bigner.__main__",
+        "bigner.worker",
+        "bigner.api.launch",
         "bigner.api.run",
         "bigner.commands.card",
         "bigner.commands.compare",

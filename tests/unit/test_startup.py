@@ -141,7 +141,7 @@ def test_modules(command: str, needed: set[str]) -> None:
 
 def test_the_package_names_what_is_public_without_loading_it() -> None:
     assert loaded(MODULE, "bigner") & HEAVY == set()
-    code = "import sys, bigner; bigner.load_config, bigner.train, bigner.evaluate"
+    code = "import sys, bigner; bigner.load_config, bigner.train, bigner.evaluate, bigner.launch"
     assert loaded(f"{code}; print('loaded', *sys.modules)") & HEAVY == set()
     asked = loaded("import sys, bigner; bigner.Tagger; print('loaded', *sys.modules)")
     assert {"torch", "bigner.prediction.tagger"} <= asked
