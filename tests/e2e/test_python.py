@@ -19,7 +19,7 @@ from bigner.api.results import Scores, Summary
 from bigner.errors import ConfigError, DataError, LaunchError, ModelError, Stopped, UserError
 from tests.e2e.conftest import RUN_FILE
 from tests.e2e.running import TORCHRUN, Running, checkpoints, lines
-from tests.ranks.launch import run_command
+from tests.ranks.launch import environment, run_command
 
 FSDP = {"strategy": {"kind": "fsdp"}, "training.micro_batch_size": 1}
 MANY_STEPS = {
@@ -81,7 +81,11 @@ def test_train_and_evaluate_return_what_the_run_leaves(project: Path) -> None:
 
 # DeepSpeed's own.
 @pytest.mark.filterwarnings("ignore:`torch.jit.script:DeprecationWarning")
-def test_a_process_trains_one_run_after_the_other(project: Path) -> None:
+def test_a_process_trains_one_run_after_the_other(
+    project: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # With the ninja that launched runs compile with; another version would begin anew.
+    monkeypatch.setenv("PATH", environment()["PATH"])
     losses = []
     for number, kind in enumerate(("single", "fsdp", "zero", "zero", "fsdp")):
         overrides = {"strategy": {"kind": kind}, "run_dir": f"run-{number}"}

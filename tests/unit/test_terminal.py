@@ -159,7 +159,7 @@ def test_help_is_plain_on_terminals_too() -> None:
 def test_quiet_keeps_warnings_and_results(capfd: pytest.CaptureFixture[str]) -> None:
     log.set_quiet(True)
     try:
-        assert not log.shows_bars()
+        assert not log._bars.shown
         log.inform("on its way")
         log.warn("beware")
     finally:
@@ -198,6 +198,6 @@ def test_quiet_lasts_as_long_as_its_command(
 
 def test_bars_are_rank_0s(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(log.console, "_force_terminal", True)
-    assert log.shows_bars()
+    assert log._bars.shown
     monkeypatch.setenv("RANK", "1")
-    assert not log.shows_bars()
+    assert not log._bars.shown
