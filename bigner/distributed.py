@@ -17,7 +17,6 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import timedelta
-from functools import cache
 from itertools import count
 from typing import Any
 
@@ -30,6 +29,7 @@ from bigner.errors import BignerError, LaunchError, LostRankError, RunError
 
 _SECONDS_TO_ANSWER = 3.0
 _joined = count()
+_meeting: list[tuple[Any, int, int]] = []
 
 
 @dataclass(frozen=True, slots=True)
@@ -236,7 +236,7 @@ def _join(device: torch.device, timeout: timedelta, *, launched: bool) -> Any:
         dist.init_process_group(backend, store=store, rank=0, world_size=1, device_id=bound)
         return None
     _check_rendezvous()
-    kept, rank, size = _launched_store()
+    kept, rank, size = _launched_store(timeout)
     kept.set_timeout(timeout)
     dist.init_process_group(
         backend,
@@ -250,15 +250,16 @@ def _join(device: torch.device, timeout: timedelta, *, launched: bool) -> Any:
     return dist.new_group(backend="gloo", timeout=timeout) if backend == "nccl" else None
 
 
-@cache
-def _launched_store() -> tuple[Any, int, int]:
+def _launched_store(timeout: timedelta) -> tuple[Any, int, int]:
     """Where the ranks of a launch meet, this rank, and their number.
 
     Kept for as long as the process lives: a rank that opens its next world would otherwise meet
     the others in a store that rank 0 is about to close.
     """
-    store, rank, size = next(iter(rendezvous("env://")))
-    return store, rank, size
+    if not _meeting:
+        store, rank, size = next(iter(rendezvous("env://", timeout=timeout)))
+        _meeting.append((store, rank, size))
+    return _meeting[0]
 
 
 @contextmanager
