@@ -231,6 +231,21 @@ def test_an_interrupted_launch_saves_and_goes_on(project: Path) -> None:
     assert 2 <= stopped < 20
 
 
+def test_a_second_interrupt_ends_a_launch_at_once(project: Path) -> None:
+    # A step of minutes, so that it is the second one that ends it.
+    endless = {**MANY_STEPS, "training.global_batch_size": 200_000}
+    with Running(_script(project, 1, endless), project) as run:
+        run.wait_until((project / "run" / "metrics.jsonl").exists)
+        run.send(signal.SIGINT)
+        run.wait_until(lambda: "interrupt again to end it at once" in run.output)
+        run.send(signal.SIGINT)
+        # As Python ends by an interrupt that nobody takes.
+        assert run.end() == -signal.SIGINT
+        assert run.ranks() == []
+    assert run.output.rstrip().endswith("KeyboardInterrupt")
+    assert checkpoints(project / "run") == []
+
+
 def test_a_killed_rank_is_named(project: Path) -> None:
     endless = {**FSDP, **MANY_STEPS, "training.max_steps": 100_000}
     with Running(_script(project, 2, endless), project) as run:
@@ -245,7 +260,8 @@ def test_a_killed_rank_is_named(project: Path) -> None:
 
 def test_a_run_without_its_launcher_stops_saved(project: Path) -> None:
     endless = {**MANY_STEPS, "training.max_steps": 100_000}
-    with Running(_script(project, 1, endless), project) as run:
+    # Where it leaves what a killed process cannot clear away.
+    with Running(_script(project, 1, endless), project, TMPDIR=str(project)) as run:
         run.wait_for_step(2)
         os.kill(run.pid, signal.SIGKILL)
         run.end()
