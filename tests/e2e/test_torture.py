@@ -12,7 +12,7 @@ import pytest
 from tests.ranks.launch import environment
 
 SCRIPT = Path(__file__).resolve().parents[2] / "scripts" / "torture.py"
-ROUNDS = 10
+ROUNDS = 6
 SECONDS = 870
 
 
