@@ -70,7 +70,7 @@ def evaluate(
         config: of ``bigner.load_config``, or what that takes: the data, precision and strategy.
         model: folder of the exported model; the run's own, if not given.
         split: the split to score.
-        predictions: a file for word, gold tag and predicted tag, if given.
+        predictions: a file for word, gold tag, predicted tag and confidence, if given.
 
     Returns:
         scores and speed; the same on every rank, but for the speed.
