@@ -16,6 +16,7 @@ from pydantic import ValidationError
 
 from bigner.config.checks import is_file, is_folder
 from bigner.config.schema import RunConfig
+from bigner.config.yaml_file import as_yaml
 from bigner.errors import CheckpointError, ConfigError, LaunchError, Problem, UserError
 from bigner.log import inform
 
@@ -146,7 +147,7 @@ class RunDir:
                     self._check_same_run(config)
             if not self.summary.exists():
                 values = config.model_dump(mode="json")
-                write_text(self.config, yaml.safe_dump(values, sort_keys=False, allow_unicode=True))
+                write_text(self.config, as_yaml(values))
         except Timeout:
             raise LaunchError(
                 f"another process is training into {self.path}; wait for it, or choose another "

@@ -94,13 +94,16 @@ def load_with_source(config: ConfigSource, overrides: Overrides = ()) -> tuple[R
     return resolved, source
 
 
-def _document(config: ConfigSource) -> Document:
+def _document(config: object) -> Document:
     """The values of a config as a run file would have them."""
     if isinstance(config, RunConfig):
         return Document("config", config.model_dump(mode="json"), has_lines=False)
     if isinstance(config, Mapping):
         return Document("config", as_plain(config), has_lines=False)
-    return parse_yaml(read_text(Path(config), "run file"), str(config))
+    if isinstance(config, str | Path):
+        return parse_yaml(read_text(Path(config), "run file"), str(config))
+    message = f"a config is a run file, a mapping or another config; got {cut(repr(config), 80)}"
+    raise ConfigError([Problem("config", "", message)])
 
 
 def _check_deepspeed_file(source: Source) -> list[Problem]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -12,6 +12,9 @@ from bigner.errors import ConfigError, Problem
 
 Overrides = Sequence[str] | Mapping[str, Any]
 """``["seed=3"]`` as on the command line, or ``{"seed": 3}``; names are dotted in both."""
+
+
+_HOW = "an override is written field=value, such as training.learning_rate=1e-5"
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,10 +35,9 @@ def apply_overrides(
     """Write each override into ``values``; returns which override set which field, and problems."""
     applied: dict[FieldPath, str] = {}
     problems: list[Problem] = []
-    given = overrides.items() if isinstance(overrides, Mapping) else _words(overrides)
-    for one in given:
+    for override_of, given in _given(overrides):
         try:
-            override = _of_word(one) if isinstance(one, str) else _of_pair(*one)
+            override = override_of(*given)
             _write(values, override)
         except ConfigError as error:
             problems += error.problems
@@ -44,12 +46,19 @@ def apply_overrides(
     return applied, problems
 
 
-def as_plain(value: Any) -> Any:
-    """A copy of a value in the types that YAML has."""
+def as_plain(value: Any, depth: int = 0) -> Any:
+    """A copy of a value in the types that YAML has.
+
+    Raises:
+        ConfigError: it lies deeper in itself than a run file may.
+    """
+    if depth > MAX_DEPTH:
+        message = f"is nested more than {MAX_DEPTH} deep"
+        raise ConfigError([Problem("config", "", message)])
     if isinstance(value, Mapping):
-        return {key: as_plain(item) for key, item in value.items()}
+        return {key: as_plain(item, depth + 1) for key, item in value.items()}
     if isinstance(value, list | tuple):
-        return [as_plain(item) for item in value]
+        return [as_plain(item, depth + 1) for item in value]
     return str(value) if isinstance(value, Path) else value
 
 
@@ -58,12 +67,22 @@ def cut(text: str, length: int) -> str:
     return text if len(text) <= length else f"{text[: length - 3]}..."
 
 
-def _words(overrides: Sequence[str]) -> Sequence[str]:
-    return [overrides] if isinstance(overrides, str) else overrides
+def _given(overrides: Any) -> list[tuple[Callable[..., _Override], tuple[Any, ...]]]:
+    """What makes each override, and of what."""
+    if isinstance(overrides, Mapping):
+        return [(_of_pair, pair) for pair in overrides.items()]
+    if isinstance(overrides, str):
+        return [(_of_word, (overrides,))]
+    if not isinstance(overrides, Iterable):
+        message = "overrides are a list of field=value texts, or a mapping of fields"
+        raise ConfigError([Problem(_place(overrides), "", message)])
+    return [(_of_word, (word,)) for word in overrides]
 
 
-def _of_word(word: str) -> _Override:
+def _of_word(word: Any) -> _Override:
     where = _place(word)
+    if not isinstance(word, str):
+        raise ConfigError([Problem(where, "", _HOW)])
     key, equals, text = word.partition("=")
     _require_name(key if equals else "", where)
     try:
@@ -87,8 +106,7 @@ def _place(given: Any) -> str:
 def _require_name(key: str, where: str) -> None:
     path = key.split(".")
     if not all(path) or len(path) > MAX_DEPTH:
-        message = "an override is written field=value, such as training.learning_rate=1e-5"
-        raise ConfigError([Problem(where, "", message)])
+        raise ConfigError([Problem(where, "", _HOW)])
 
 
 def _write(values: dict[str, Any], override: _Override) -> None:

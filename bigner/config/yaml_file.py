@@ -45,6 +45,10 @@ class _CoreLoader(yaml.SafeLoader):
         super().fetch_flow_collection_start(TokenClass)
 
 
+class _Dumper(yaml.SafeDumper):
+    """SafeDumper that quotes a text which is something else to YAML 1.1 or to the loader above."""
+
+
 for _tag, _pattern, _first in (
     ("null", r"~|null|Null|NULL|", ["~", "n", "N", ""]),
     ("bool", r"true|True|TRUE|false|False|FALSE", list("tTfF")),
@@ -57,9 +61,16 @@ for _tag, _pattern, _first in (
         list("-+.0123456789"),
     ),
 ):
-    _CoreLoader.add_implicit_resolver(
-        f"tag:yaml.org,2002:{_tag}", re.compile(rf"^(?:{_pattern})$"), _first
-    )
+    for _reader in (_CoreLoader, _Dumper):
+        _reader.add_implicit_resolver(
+            f"tag:yaml.org,2002:{_tag}", re.compile(rf"^(?:{_pattern})$"), _first
+        )
+
+
+def as_yaml(values: Any) -> str:
+    """Plain values as a YAML text that ``parse_yaml`` reads as the same values."""
+    text: str = yaml.dump(values, Dumper=_Dumper, sort_keys=False, allow_unicode=True)
+    return text
 
 
 @dataclass

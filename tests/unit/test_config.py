@@ -22,7 +22,7 @@ from bigner.config.schema import (
     TrainingConfig,
     ZeroStrategy,
 )
-from bigner.config.yaml_file import MAX_VALUES, parse_yaml
+from bigner.config.yaml_file import MAX_VALUES, as_yaml, parse_yaml
 from bigner.errors import ConfigError, Problem
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -845,3 +845,35 @@ def test_any_override_loads_or_is_a_config_error(
 ) -> None:
     text = value if isinstance(value, str) else json.dumps(value)
     load_or_refuse(tmp_path / "run.yaml", LEAST.encode(), f"{'.'.join(field)}={text}")
+
+
+@pytest.mark.parametrize(
+    ("config", "overrides", "told"),
+    [
+        (None, (), "a config is a run file, a mapping or another config; got None"),
+        ({"run_dir": "run"}, [3], "an override is written field=value"),
+        ({"run_dir": "run"}, [("seed", 3)], "an override is written field=value"),
+        ({"run_dir": "run"}, None, "overrides are a list of field=value texts"),
+    ],
+)
+def test_what_is_no_config(config: Any, overrides: Any, told: str) -> None:
+    with pytest.raises(ConfigError, match=told):
+        load_config(config, overrides)
+
+
+def test_a_mapping_that_holds_itself() -> None:
+    endless: dict[str, Any] = {"run_dir": "run"}
+    endless["data"] = endless
+    with pytest.raises(ConfigError, match="nested more than"):
+        load_config(endless)
+
+
+@given(st.text(st.characters(codec="utf-8"), max_size=12) | st.from_regex(r"[0-9]{1,6}e[0-9]{1,2}"))
+def test_texts_are_read_as_they_were_written(text: str) -> None:
+    written = as_yaml({"text": text, "number": 1e-5, "none": None, "yes": True})
+    assert parse_yaml(written, "run.yaml").value == {
+        "text": text,
+        "number": 1e-5,
+        "none": None,
+        "yes": True,
+    }
