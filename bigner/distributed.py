@@ -280,8 +280,9 @@ def opened(*, sharded: bool, timeout: timedelta) -> Iterator[World]:
     try:
         yield world
     except BaseException as error:
-        # After a failure that is not told, other ranks may be stuck: do not wait for them.
-        if world.size == 1 or isinstance(error, BignerError):
+        # After a failure that is not told, or with a rank lost, others may be stuck: do not wait.
+        is_told = isinstance(error, BignerError) and not isinstance(error, LostRankError)
+        if world.size == 1 or is_told:
             _close(world)
         raise
     _close(world)
@@ -292,10 +293,12 @@ def _close(world: World) -> None:
         return
     # Whoever still holds a group holds its threads, and those of gloo are not to be there any more
     # when the interpreter shuts down (see ``leave_group``).
-    for action in world.closers:
-        action()
-    gc.collect()
-    dist.destroy_process_group()
+    try:
+        for action in world.closers:
+            action()
+        gc.collect()
+    finally:
+        dist.destroy_process_group()
 
 
 def choose_device(local_rank: int) -> torch.device:

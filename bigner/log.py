@@ -123,16 +123,22 @@ def progress(items: Sequence[Item], description: str, enabled: bool = True) -> I
 def inform(message: str) -> None:
     """A line for the user about the course of things."""
     if not _quiet:
-        console.print(message, markup=False)
+        _print(message)
     if relay is not None:
         relay.message(message)
 
 
 def warn(message: str) -> None:
     """A line for the user to think about."""
-    console.print(f"warning: {message}", markup=False, style="yellow")
+    _print(f"warning: {message}", style="yellow")
     if relay is not None:
         relay.message(message, warning=True)
+
+
+def _print(line: str, style: str | None = None) -> None:
+    # A run goes on where nobody can be told any more: a full disk, a terminal that is gone.
+    with suppress(OSError):
+        console.print(line, markup=False, style=style)
 
 
 def plain(values: Any) -> Any:

@@ -58,7 +58,9 @@ class Course:
 
     def _note_bar(self, number: int, bar: Mapping[str, Any] | None) -> None:
         if bar is None:
-            self._bars.remove_task(self._tasks.pop(number))
+            # What told of it may have been lost.
+            if number in self._tasks:
+                self._bars.remove_task(self._tasks.pop(number))
         elif number in self._tasks:
             self._bars.update(self._tasks[number], completed=bar["completed"], note=bar["note"])
         else:

@@ -16,9 +16,8 @@ from pathlib import Path
 from types import TracebackType
 from typing import IO, Any
 
-import yaml
-
 from bigner.config.schema import RunConfig
+from bigner.config.yaml_file import as_yaml
 from bigner.errors import RunError
 from bigner.relay import VARIABLE, error_of
 from bigner.run_dir import write_text
@@ -47,13 +46,14 @@ class LaunchedRun:
         self._nproc = nproc
         self._pids: dict[int, int] = {}
         self._errors: list[Mapping[str, Any]] = []
+        self._asked_to_stop = False
 
     def __enter__(self) -> LaunchedRun:
         self._folder = tempfile.TemporaryDirectory(prefix="bigner-launch-")
         folder = Path(self._folder.name)
         run_file, relay = folder / "run.yaml", folder / "relay.jsonl"
         values = self._config.model_dump(mode="json")
-        write_text(run_file, yaml.safe_dump(values, sort_keys=False, allow_unicode=True))
+        write_text(run_file, as_yaml(values))
         self._relay: IO[bytes] = relay.open("w+b")
         # Held until this process ends, however it does: by that the run knows that it is alone.
         fcntl.flock(self._relay, fcntl.LOCK_EX)
@@ -76,11 +76,13 @@ class LaunchedRun:
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
-        if self._process.poll() is None:
-            self.events()
-            self._end()
-        self._relay.close()
-        self._folder.cleanup()
+        try:
+            if self._process.poll() is None:
+                self.events()
+                self._end()
+        finally:
+            self._relay.close()
+            self._folder.cleanup()
 
     @property
     def is_over(self) -> bool:
@@ -100,7 +102,11 @@ class LaunchedRun:
                 # Half of it was written so far.
                 self._relay.seek(-len(line), os.SEEK_CUR)
                 break
-            event = json.loads(line)
+            try:
+                event = json.loads(line)
+            except ValueError:
+                # On a full disk a line is cut short, and the next one stands right behind it.
+                continue
             if event["kind"] == "process":
                 self._pids[event["rank"]] = event["pid"]
             elif event["kind"] == "error":
@@ -112,6 +118,7 @@ class LaunchedRun:
         """Ask it to save and stop, as Ctrl-C does."""
         # Past the launcher, which would give its processes half a minute to save. Ranks agree on
         # stopping, so one of them is enough.
+        self._asked_to_stop = True
         pid = self._pids.get(0)
         with suppress(ProcessLookupError):
             if pid is None:
@@ -125,6 +132,9 @@ class LaunchedRun:
         told = sorted(self._errors, key=lambda event: event["error"] == "LostRankError")
         if told:
             return error_of(told[0])
+        if self._process.returncode and self._asked_to_stop:
+            # Before there was anything that could be saved, or told.
+            return KeyboardInterrupt()
         if code := self._process.returncode:
             return _without_a_word(self._output.read_text("utf-8", errors="replace"), code)
         return None

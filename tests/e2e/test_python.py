@@ -15,6 +15,8 @@ import torch.distributed as dist
 import yaml
 
 import bigner
+from bigner.api.course import Course
+from bigner.api.processes import LaunchedRun
 from bigner.api.results import Scores, Summary
 from bigner.errors import ConfigError, DataError, LaunchError, ModelError, Stopped, UserError
 from tests.e2e.conftest import RUN_FILE
@@ -229,6 +231,28 @@ def test_an_interrupted_launch_saves_and_goes_on(project: Path) -> None:
     steps = [line["step"] for line in lines(project / "run") if "split" not in line]
     assert steps == list(range(1, 21))
     assert 2 <= stopped < 20
+
+
+def test_an_interrupt_before_it_trains_is_one(project: Path) -> None:
+    with LaunchedRun(bigner.load_config("run.yaml"), nproc=1) as run:
+        # Its interpreter has hardly begun.
+        run.stop()
+        while not run.is_over:
+            run.wait(1.0)
+        run.events()
+        assert isinstance(run.failure(), KeyboardInterrupt)
+
+
+def test_a_line_that_a_full_disk_cut_short_is_passed_over(project: Path) -> None:
+    with LaunchedRun(bigner.load_config("run.yaml"), nproc=1) as run:
+        with (Path(run._folder.name) / "relay.jsonl").open("ab") as relay:
+            relay.write(b'{"kind": "mess{"kind": "message", "text": "a", "warning": false}\n')
+            relay.write(b'{"kind": "bar", "number": 7, "bar": null}\n')
+        events = run.events()
+        assert {"kind": "bar", "number": 7, "bar": None} in events
+        course = Course()
+        for event in events:
+            course.note(event)
 
 
 def test_a_second_interrupt_ends_a_launch_at_once(project: Path) -> None:
