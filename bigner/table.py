@@ -112,7 +112,11 @@ class TableFolder:
             raise CheckpointError(f"{self.path} cannot be written: {error}") from None
 
     def damage(self) -> str:
-        """What is not as it was written, or nothing; reads all of it."""
+        """What is not as it was written, or nothing; reads all of it, but for tables that were
+        written before there were checksums of them.
+        """
+        if not (self.path / _CHECKSUMS).exists():
+            return ""
         try:
             checksums = json.loads((self.path / _CHECKSUMS).read_text(encoding="utf-8"))
             with safe_open(self.file, "pt") as file:

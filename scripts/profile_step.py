@@ -25,6 +25,7 @@ import tempfile
 import time
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
 from dataclasses import asdict
 from itertools import product
 from pathlib import Path
@@ -133,6 +134,9 @@ def _be_a_rank(options: argparse.Namespace) -> None:
             row |= _measure(options, case, row, world)
             row["mfu"] = row["flops_per_second"] / rates[case.precision] / world.size
         except torch.OutOfMemoryError as error:
+            if world.size > 1:
+                # The others wait for this rank in the midst of a step.
+                raise
             row["reason"] = reason_of(str(error))
         rows.append(row)
         if world.is_main:
@@ -156,7 +160,17 @@ def _measure(
         f"training.micro_batch_size={row['windows']}",
     )
     config = load_config(run_file, [*batch, *row["settings"].split()])
-    step = _step(config, world, lengths_of(case), row["windows"])
+    with _stepping(config, world, lengths_of(case), row["windows"]) as step:
+        return _timed(options, case, config, world, step)
+
+
+def _timed(
+    options: argparse.Namespace,
+    case: Case,
+    config: RunConfig,
+    world: World,
+    step: Callable[[], int],
+) -> dict[str, Any]:
     for _ in range(WARMUP):
         step()
     _wait(world.device)
@@ -181,9 +195,10 @@ def _planned(config: RunConfig, world: World) -> int:
     return memory_of(job_of(config, find_shape(config), world.size)).step_peak.total
 
 
-def _step(
+@contextmanager
+def _stepping(
     config: RunConfig, world: World, lengths: tuple[int, ...], count: int
-) -> Callable[[], int]:
+) -> Iterator[Callable[[], int]]:
     """One optimizer step over windows of random pieces, others each time; returns their number."""
     model = build_model(config.model, LABELS)
     packing = pack_attention(model, config.model.packing)
@@ -212,7 +227,10 @@ def _step(
         strategy.step(1e-5)
         return pieces.numel()
 
-    return step
+    try:
+        yield step
+    finally:
+        strategy.close()
 
 
 def _batches(lengths: tuple[int, ...], count: int) -> Iterator[Ints]:

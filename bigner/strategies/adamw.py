@@ -13,6 +13,7 @@ from bigner.config.schema import Precision, TrainingConfig
 from bigner.distributed import World
 from bigner.optim import parameter_groups
 from bigner.strategies.base import PendingOutcome, Strategy
+from bigner.strategies.precision import computed_in
 
 ZerosLike = Callable[[torch.Tensor], torch.Tensor]
 
@@ -189,6 +190,7 @@ class TorchStrategy(Strategy):
 
     Args:
         model: ready to run.
+        precision: what it is computed in.
         stepper: None if the model is only to predict.
         cancel_mean: what the backend divides gradients by.
     """
@@ -196,10 +198,12 @@ class TorchStrategy(Strategy):
     def __init__(
         self,
         model: PreTrainedModel,
+        precision: Precision,
         stepper: Stepper | None,
         cancel_mean: int,
     ) -> None:
         self._model = model
+        self._precision = precision
         self._stepper = stepper
         self._cancel_mean = cancel_mean
 
@@ -216,7 +220,8 @@ class TorchStrategy(Strategy):
     def forward(self, inputs: Mapping[str, torch.Tensor]) -> torch.Tensor:
         if not self._model.training:
             self._model.train()
-        logits: torch.Tensor = self._model(**inputs).logits
+        with computed_in(self._precision, self._model):
+            logits: torch.Tensor = self._model(**inputs).logits
         return logits
 
     def backward(self, loss_share: torch.Tensor, *, last: bool) -> None:  # noqa: ARG002
@@ -229,7 +234,8 @@ class TorchStrategy(Strategy):
     def predict(self, inputs: Mapping[str, torch.Tensor]) -> torch.Tensor:
         if self._model.training:
             self._model.eval()
-        logits: torch.Tensor = self._model(**inputs).logits
+        with computed_in(self._precision, self._model):
+            logits: torch.Tensor = self._model(**inputs).logits
         return logits
 
     def scalars(self) -> dict[str, float]:

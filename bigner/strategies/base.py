@@ -22,8 +22,9 @@ class Shard:
     """The one contiguous range of a parameter's flattened values that this rank owns.
 
     The tensors are views: what is written into them is what the strategy goes on with, once
-    ``Strategy.publish`` was called. All three are flat, fp32 and ``numel`` long; a frozen
-    parameter has no optimizer state, and its values are in the dtype it is computed in.
+    ``Strategy.publish`` was called. All three are flat, ``numel`` long, and fp32 where the
+    parameter is trained. A frozen one, and all of a model that only predicts, has no optimizer
+    state, and its values are fp32 or in the dtype it is computed in.
     """
 
     name: str

@@ -47,7 +47,7 @@ class Fsdp(TorchStrategy):
         stepper = None
         if training:
             stepper = _stepper(model, config, training, precision, world, _zeros_like)
-        super().__init__(model, stepper, cancel_mean=world.size)
+        super().__init__(model, precision, stepper, cancel_mean=world.size)
 
     def shards(self) -> Iterator[Shard]:
         # A forward without a backward leaves the root gathered; its parameters would be whole.

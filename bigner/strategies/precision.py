@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
+
 import torch
 import torch.nn.functional as F
+from transformers import PreTrainedModel
 
 from bigner.config.schema import Precision
-from bigner.errors import LaunchError
+from bigner.errors import LaunchError, ModelError, one_line
 from bigner.strategies.base import DTYPES
 
 
@@ -44,6 +48,27 @@ def _check_cuda(precision: Precision, device: torch.device) -> None:
             f"precision {precision} needs a GPU of compute capability {needed[0]}.{needed[1]} or "
             f"more, and {name} has {major}.{minor}; set precision to {other}"
         )
+
+
+@contextmanager
+def computed_in(precision: Precision, model: PreTrainedModel) -> Iterator[None]:
+    """Say in a line that a model mixes number formats, which some do that are not of fp32.
+
+    Raises:
+        ModelError: it does.
+    """
+    try:
+        yield
+    except RuntimeError as error:
+        if precision == "fp32" or "dtype" not in str(error):
+            raise
+        raise ModelError(
+            one_line(
+                f"{model.config.model_type!r} cannot be computed in {precision}; set precision to "
+                f"fp32",
+                str(error),
+            )
+        ) from None
 
 
 def fp16_is_native(device: torch.device) -> bool:

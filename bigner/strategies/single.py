@@ -41,7 +41,7 @@ class Single(TorchStrategy):
         stepper = None
         if training:
             stepper = Stepper(model, training, precision, world, self._masters)
-        super().__init__(model, stepper, cancel_mean=1)
+        super().__init__(model, precision, stepper, cancel_mean=1)
 
     def backward(self, loss_share: torch.Tensor, *, last: bool) -> None:
         super().backward(loss_share, last=last)
@@ -64,14 +64,18 @@ class Single(TorchStrategy):
 
     def step(self, learning_rate: float) -> PendingOutcome:
         outcome = super().step(learning_rate)
-        self.publish()
+        # What is frozen has not moved.
+        self._copy([copy for copy in self._masters if copy.requires_grad])
         return outcome
 
-    @torch.no_grad()
     def publish(self) -> None:
         """Make the copies anew, if there are any."""
-        if self._masters:
-            torch._foreach_copy_(list(self._masters), list(self._masters.values()))
+        self._copy(list(self._masters))
+
+    @torch.no_grad()
+    def _copy(self, copies: list[torch.Tensor]) -> None:
+        if copies:
+            torch._foreach_copy_(copies, [self._masters[copy] for copy in copies])
 
     def shards(self) -> Iterator[Shard]:
         for name, parameter in self._model.named_parameters():

@@ -27,6 +27,7 @@ from bigner.strategies.adamw import (
     set_optimizer_step,
 )
 from bigner.strategies.base import DTYPES, PendingOutcome, Shard, Strategy
+from bigner.strategies.precision import computed_in
 
 SPEAKING_SETTINGS = ("comms_logger", "memory_breakdown", "wall_clock_breakdown")
 
@@ -52,6 +53,7 @@ class Zero(Strategy):
         speaks = any(settings.get(name) for name in SPEAKING_SETTINGS)
         logging.getLogger("DeepSpeed").setLevel(logging.INFO if speaks else logging.WARNING)
         self._world = world
+        self._precision = precision
         self._groups = deepspeed.utils.groups
         world.when_closed(lambda: _let_go_of_groups(deepspeed))
         self._stage: int = settings["zero_optimization"]["stage"]
@@ -124,7 +126,8 @@ class Zero(Strategy):
 
     def forward(self, inputs: Mapping[str, torch.Tensor]) -> torch.Tensor:
         self._engine.train()
-        logits: torch.Tensor = self._engine(**inputs).logits
+        with computed_in(self._precision, self._engine.module):
+            logits: torch.Tensor = self._engine(**inputs).logits
         return logits
 
     def backward(self, loss_share: torch.Tensor, *, last: bool) -> None:
@@ -151,7 +154,8 @@ class Zero(Strategy):
     @torch.no_grad()
     def predict(self, inputs: Mapping[str, torch.Tensor]) -> torch.Tensor:
         self._engine.eval()
-        logits: torch.Tensor = self._engine(**inputs).logits
+        with computed_in(self._precision, self._engine.module):
+            logits: torch.Tensor = self._engine(**inputs).logits
         return logits
 
     def shards(self) -> Iterator[Shard]:

@@ -9,6 +9,7 @@ import torch
 
 from bigner.config.schema import ModelConfig, TrainingConfig
 from bigner.distributed import World
+from bigner.errors import ModelError
 from bigner.modeling import build_model
 from bigner.strategies.single import Single
 from tests.unit.helpers import tiny_xlmr
@@ -79,3 +80,28 @@ def test_who_only_predicts_holds_no_masters(model_config: ModelConfig) -> None:
     assert all(shard.master.dtype == torch.bfloat16 for shard in strategy.shards())
     trained = opened(model_config, training=TrainingConfig())
     assert torch.equal(strategy.predict(pieces(3)), trained.predict(pieces(3)))
+
+
+def test_a_model_that_mixes_formats_is_told_in_a_line(model_config: ModelConfig) -> None:
+    strategy = opened(model_config, training=None)
+    embeddings = strategy._model.base_model.embeddings
+    # As families do that transform what they look up in fp32.
+    embeddings.register_forward_hook(lambda _, __, out: torch.fft.fft(out).real)
+    with pytest.raises(ModelError, match="'xlm-roberta' cannot be computed in bf16; set precision"):
+        strategy.predict(pieces(3))
+
+
+def test_what_is_frozen_is_not_copied_again(model_config: ModelConfig) -> None:
+    frozen = model_config.model_copy(update={"training_type": "transfer_learning"})
+    strategy = Single(build_model(frozen, TAGS), TrainingConfig(), "bf16", World())
+    for shard in strategy.shards():
+        shard.master.fill_(0.1)
+    strategy.publish()
+    for shard in strategy.shards():
+        if "embeddings.word" in shard.name:
+            # Which nobody does but to see whether it is read.
+            shard.master.fill_(9.0)
+    strategy.backward(strategy.forward(pieces(1)).float().square().mean(), last=True)
+    strategy.step(RATE)
+    table = strategy._model.get_input_embeddings().weight
+    assert float(table.float().max()) < 1.0
