@@ -13,7 +13,15 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal, cast
 import typer
 
 from bigner import __version__, collector
-from bigner.config.schema import Precision, RunConfig, Split
+from bigner.config.schema import Decoding, Precision, RunConfig, Split
+from bigner.planning.hardware import GPUS
+from bigner.prediction.options import (
+    Aggregation,
+    InputFormat,
+    OutputFormat,
+    TaggerOptions,
+    WordRule,
+)
 from bigner.terminal.completion import one_of, overrides_of, run_files, use_bash_script
 from bigner.terminal.help import GuideCommand, GuideGroup
 from bigner.terminal.quiet import Quiet
@@ -77,7 +85,11 @@ def plan(  # noqa: PLR0913, PLR0917
     gpus: Annotated[int, typer.Option(min=1, max=1024, help="GPUs of each node.")] = 1,
     nodes: Annotated[int, typer.Option(min=1, max=1024, help="Nodes.")] = 1,
     gpu: Annotated[
-        str, typer.Option(help="The card: h200-141gb, a100-80gb, ...; a wrong name lists all.")
+        str,
+        typer.Option(
+            help="The card: h200-141gb, a100-80gb, ...; a wrong name lists all.",
+            autocompletion=one_of(GPUS),
+        ),
     ] = "h100-80gb",
     memory_gib: Annotated[
         float | None, typer.Option(min=0.1, help="Memory of a card, in place of the card's own.")
@@ -352,20 +364,27 @@ def predict(  # noqa: PLR0913, PLR0917
     ],
     model: Annotated[Path, typer.Option(metavar="DIR", help="An exported model.")],
     output_format: Annotated[
-        str, typer.Option("--format", help="Of the output: jsonl, columns or html.")
+        str,
+        typer.Option(
+            "--format",
+            help="Of the output: jsonl, columns or html.",
+            autocompletion=one_of(OutputFormat),
+        ),
     ] = "jsonl",
     aggregation: Annotated[
         str,
         typer.Option(
             help="word: the first piece of a word decides, as in training; simple, first, average "
-            "or max: as in transformers' pipeline."
+            "or max: as in transformers' pipeline.",
+            autocompletion=one_of(Aggregation),
         ),
     ] = "word",
     decoding: Annotated[
         str,
         typer.Option(
             help="argmax: the best tag of each word; iob2: the best sequence that IOB2 allows. As "
-            "evaluation.decoding was when the model was scored."
+            "evaluation.decoding was when the model was scored.",
+            autocompletion=one_of(Decoding),
         ),
     ] = "argmax",
     head: Annotated[
@@ -376,13 +395,17 @@ def predict(  # noqa: PLR0913, PLR0917
         str,
         typer.Option(
             help="What separates words in running text: punctuation (and white space), or "
-            "whitespace alone."
+            "whitespace alone.",
+            autocompletion=one_of(WordRule),
         ),
     ] = "punctuation",
     _quiet: Quiet = False,
     input_format: Annotated[
         str | None,
-        typer.Option(help="Of the input: text, jsonl or columns; by its suffix, if not given."),
+        typer.Option(
+            help="Of the input: text, jsonl or columns; by its suffix, if not given.",
+            autocompletion=one_of(InputFormat),
+        ),
     ] = None,
     lines: Annotated[
         bool, typer.Option("--lines", help="Each line of a text file is a text of its own.")
@@ -402,13 +425,14 @@ def predict(  # noqa: PLR0913, PLR0917
     batch_tokens: Annotated[
         int, typer.Option(help="Pieces that a process computes at once.")
     ] = 8192,
-    precision: Annotated[str, typer.Option(help="fp32, bf16 or fp16.")] = "fp32",
+    precision: Annotated[
+        str, typer.Option(help="fp32, bf16 or fp16.", autocompletion=one_of(Precision))
+    ] = "fp32",
     trust_remote_code: Annotated[
         bool, typer.Option("--trust-remote-code", help="Run Python code that lies with the model.")
     ] = False,
 ) -> None:
     """Find entities in texts of any length; alone or under torchrun."""
-    from bigner.prediction.options import OutputFormat, TaggerOptions  # noqa: PLC0415
     from bigner.prediction.sources import source_of  # noqa: PLC0415
 
     options = TaggerOptions(
@@ -457,7 +481,10 @@ def export(
     ],
     folder: Annotated[Path, typer.Argument(metavar="DIR", help="A folder that is not there yet.")],
     _quiet: Quiet = False,
-    dtype: Annotated[str, typer.Option(help="Of the weights: fp32, fp16 or bf16.")] = "fp32",
+    dtype: Annotated[
+        str,
+        typer.Option(help="Of the weights: fp32, fp16 or bf16.", autocompletion=one_of(Precision)),
+    ] = "fp32",
     samples: Annotated[
         int, typer.Option(min=0, help="Texts to compare the written model on; 0 compares nothing.")
     ] = 8,
@@ -488,7 +515,10 @@ def onnx(
         bool, typer.Option("--trust-remote-code", help="Run Python code that lies with the model.")
     ] = False,
 ) -> None:
-    """Write an exported model as an ONNX graph, compared in onnxruntime."""
+    """Write an exported model as an ONNX graph, compared in onnxruntime.
+
+    It needs the extra onnx: pip install 'bigner[onnx]'.
+    """
     from bigner.commands.onnx import onnx as run  # noqa: PLC0415
 
     check = run(model, folder, trust_remote_code=trust_remote_code)

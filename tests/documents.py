@@ -44,7 +44,8 @@ for path in Path(sys.argv[1], "data").iterdir():
 _SHELL = """
 set -euo pipefail
 bigner() {
-    command bigner "$@"
+    # Whatever it stands before or behind: set -e heeds no function there.
+    command bigner "$@" || return
     if [ "$1" = init ]; then python -c "$CUT" "$2"; fi
 }
 """

@@ -1,4 +1,4 @@
-"""A card whose run is not at hand, made fit for others: folders of this machine are taken out."""
+"""A card made fit for others: folders of this machine are taken out, and edits stay."""
 
 from __future__ import annotations
 

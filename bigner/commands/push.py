@@ -45,10 +45,11 @@ def push(folder: Path, repo: str, *, private: bool) -> str:
     token = _token()
     if not console.is_terminal:
         disable_progress_bars()
-    if model != folder:
-        _name_in_card(folder, model, repo)
-    elif is_file(model / CARD):
+    if is_file(model / CARD):
+        # As it is: it may have been edited.
         _take_folders_out(model, repo)
+    elif model != folder:
+        _write_card(folder, model, repo)
     hub = HfApi(endpoint=os.environ.get("HF_ENDPOINT") or None, token=token)
     try:
         # None leaves it to what the owner's account says.
@@ -88,8 +89,8 @@ def _token() -> str:
     return token
 
 
-def _name_in_card(run_dir: Path, model: Path, repo: str) -> None:
-    """Let the card's code load the model by the name that it will have."""
+def _write_card(run_dir: Path, model: Path, repo: str) -> None:
+    """Write a card whose code loads the model by the name that it will have."""
     facts = of_finished(run_dir)
     try:
         write_card(model, facts, repo)
@@ -98,7 +99,7 @@ def _name_in_card(run_dir: Path, model: Path, repo: str) -> None:
 
 
 def _take_folders_out(model: Path, repo: str) -> None:
-    """The same, of a card of which the run is not at hand."""
+    """Let a card's code load the model by that name, and name no folder of this machine."""
     card = model / CARD
     try:
         text = card.read_text(encoding="utf-8")

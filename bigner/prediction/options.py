@@ -14,6 +14,7 @@ Aggregation = Literal["word", "simple", "first", "average", "max"]
 in transformers' pipeline."""
 WordRule = Literal["punctuation", "whitespace"]
 """How running text is cut into words, see ``bigner.prediction.words``."""
+InputFormat = Literal["text", "jsonl", "columns"]
 OutputFormat = Literal["jsonl", "columns", "html"]
 
 SHORTEST_WINDOW = 8

@@ -8,17 +8,15 @@ import sys
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Literal, cast, get_args
+from typing import cast, get_args
 
 from bigner.config.checks import is_file, is_folder, require_choice
 from bigner.data.formats.columns import read_words
 from bigner.data.formats.files import decoded, files_of, parsed_object
 from bigner.data.formats.sentence import field_of, require_text
 from bigner.errors import DataError, UserError, one_line
-from bigner.prediction.options import WordRule
+from bigner.prediction.options import InputFormat, WordRule
 from bigner.prediction.words import SplitText
-
-InputFormat = Literal["text", "jsonl", "columns"]
 
 STANDARD = Path("-")
 """Standard input or output."""

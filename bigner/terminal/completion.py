@@ -58,10 +58,11 @@ def use_bash_script() -> None:
 
 
 def one_of(choices: Any) -> Callable[[str], list[str]]:
-    """A completion of an option that takes one of a Literal's values."""
+    """A completion of an option that takes one of a Literal's values, or of some names."""
+    names = get_args(choices) or tuple(choices)
 
     def complete(incomplete: str) -> list[str]:
-        return [name for name in get_args(choices) if name.startswith(incomplete)]
+        return [name for name in names if name.startswith(incomplete)]
 
     return complete
 

@@ -90,6 +90,8 @@ def test_a_block_that_cannot_run_fails(tmp_path: Path) -> None:
         run_blocks(page("```bash\nls\n```\n\n```bash\nls nowhere\n```\n"), tmp_path)
     with pytest.raises(AssertionError, match=r"page\.md:1 ends with 2:"):
         run_blocks(page("```bash\nbigner validate nowhere.yaml | cat\n```\n"), tmp_path)
+    with pytest.raises(AssertionError, match=r"page\.md:1 ends with 2:"):
+        run_blocks(page("```bash\nbigner validate nowhere.yaml && ls\n```\n"), tmp_path)
 
 
 @pytest.mark.parametrize(
