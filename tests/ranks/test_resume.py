@@ -44,7 +44,12 @@ STAGES: dict[str, tuple[int, dict[str, Any]]] = {
     "stage3offload": (2, {"kind": "zero", "stage": 3, "deepspeed_config": OFFLOAD}),
 }
 ALL = WORLDS | STAGES
-PAIRS = list(product(WORLDS, WORLDS))
+# To another number of processes, under the same engine and under another, and from one to one.
+PAIRS = [
+    (source, target)
+    for source, target in product(WORLDS, WORLDS)
+    if WORLDS[source][0] != WORLDS[target][0] or source == "single1"
+]
 PAIRS += [(name, other) for name in STAGES for other in ("single1", name)]
 PAIRS += [("single1", name) for name in STAGES]
 FP16_PAIRS = list(permutations(("single1", "fsdp2", "zero3"), 2))
