@@ -20,7 +20,7 @@ models (28 GB for XL; /dev/shm saves the time of writing them).
 
 Model FLOPs utilisation (MFU) is the FLOPs that the model needs for the measured windows, over their
 seconds, over the matrix rate of all ranks: what products of square matrices reach in that dtype on
-this device, measured in the same run (best of five series; 8192 wide on a GPU, 512 on a CPU).
+this device, measured in the same run (best of five series; 8192 wide on a GPU, 128 on a CPU).
 The model needs, after PaLM (Chowdhery et al. 2022, appendix B, without its halving for causality),
 
     training      6 * N * T + 12 * layers * hidden * S
@@ -256,7 +256,7 @@ def matrix_rates(device: str) -> dict[str, float]:
     """FLOPs a second that products of square matrices reach, by precision."""
     import torch  # noqa: PLC0415
 
-    width, repeats = (8192, 20) if device == "cuda" else (512, 20)
+    width, repeats = (8192, 20) if device == "cuda" else (128, 20)
     rates = {}
     for precision, name in DTYPES.items():
         left = torch.randn(width, width, device=device).to(getattr(torch, name))

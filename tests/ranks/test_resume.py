@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from itertools import permutations, product
+from itertools import product
 from pathlib import Path
 from typing import Any
 
@@ -52,7 +52,8 @@ PAIRS = [
 ]
 PAIRS += [(name, other) for name in STAGES for other in ("single1", name)]
 PAIRS += [("single1", name) for name in STAGES]
-FP16_PAIRS = list(permutations(("single1", "fsdp2", "zero3"), 2))
+FP16_PAIRS = [("single1", "zero3"), ("zero3", "fsdp2"), ("fsdp2", "single1")]
+WITH_DROPOUT = ("single1", "fsdp2", "zero3")
 # Many groups of parameters and some in none, which checkpoints know nothing of.
 GROUPED_PAIRS = [
     ("single1", "zero3"),
@@ -91,7 +92,7 @@ def unbroken(project: Path) -> dict[str, dict[str, Any]]:
     found = {}
     for world in ALL:
         runs = {world: [WITHOUT_DROPOUT]}
-        if world in WORLDS:
+        if world in WITH_DROPOUT:
             runs[f"{world}-dropout"] = ["model.dropout=0.1"]
         if world in dict(FP16_PAIRS):
             runs[f"{world}-fp16"] = [WITHOUT_DROPOUT, "precision=fp16"]
@@ -128,7 +129,7 @@ def resumed(project: Path, unbroken: dict[str, dict[str, Any]]) -> dict[str, dic
             for source, target in GROUPED_PAIRS
             if target == world
         }
-        if world in WORLDS:
+        if world in WITH_DROPOUT:
             again = ["model.dropout=0.1", _from(project / f"{world}-dropout")]
             runs[f"{world}-dropout-again"] = again
         found |= _launch(project, "resumed", world, runs)
@@ -198,7 +199,7 @@ def test_frozen_parameters_have_no_state_to_save(project: Path, world: str) -> N
     assert all(len(found) == 3 for name, found in kinds.items() if name not in frozen)
 
 
-@pytest.mark.parametrize("world", WORLDS)
+@pytest.mark.parametrize("world", WITH_DROPOUT)
 def test_the_same_strategy_and_world_go_on_bit_for_bit(
     project: Path,
     unbroken: dict[str, dict[str, Any]],
