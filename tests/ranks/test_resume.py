@@ -30,7 +30,6 @@ WORLDS: dict[str, tuple[int, dict[str, Any]]] = {
     "single1": (1, {"kind": "single"}),
     "fsdp2": (2, {"kind": "fsdp"}),
     "fsdp3": (3, {"kind": "fsdp"}),
-    "zero2": (2, {"kind": "zero"}),
     "zero3": (3, {"kind": "zero"}),
 }
 OFFLOAD = "offload.json"
