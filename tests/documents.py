@@ -1,8 +1,7 @@
 """The fenced blocks of the documents, and how their commands are run.
 
 A ``bash`` block is run by a test unless the line before it is ``<!-- not run: REASON -->``.
-``<!-- before: COMMANDS -->`` makes what a block takes for granted, such as a file of the reader's.
-Neither GitHub nor the site shows these.
+Neither GitHub nor the site shows that.
 """
 
 from __future__ import annotations
@@ -31,7 +30,7 @@ REASONS = {
 _BLOCK = re.compile(
     r"(?P<marks>(?:^<!--[^\n]*-->\n)*)^```(?P<kind>bash|console)\n(?P<text>.*?)^```$", re.M | re.S
 )
-_MARK = re.compile(r"^<!-- (not run|before): (.*) -->$", re.M)
+_MARK = re.compile(r"^<!-- not run: (.*) -->$", re.M)
 
 # The sample is cut down as soon as it is made; what is learnt from it is not looked at.
 _CUT = """
@@ -61,8 +60,6 @@ class Block:
     text: str
     not_run: str | None
     """The reason, where it is not run."""
-    before: str
-    """What is run first, unseen."""
 
     def __str__(self) -> str:
         return f"{self.page}:{self.line}"
@@ -72,8 +69,7 @@ def blocks_of(page: str, text: str) -> list[Block]:
     """All blocks of a page in order; of consoles what stands behind ``$``, which is not run."""
     found = []
     for match in _BLOCK.finditer(text):
-        marks = _MARK.findall(match["marks"])
-        reasons = [what for mark, what in marks if mark == "not run"]
+        reasons = _MARK.findall(match["marks"])
         commands = match["text"]
         if match["kind"] == "console":
             lines = commands.splitlines()
@@ -85,7 +81,6 @@ def blocks_of(page: str, text: str) -> list[Block]:
                 line=text.count("\n", 0, match.end("marks")) + 1,
                 text=commands,
                 not_run=reasons[0] if reasons else None,
-                before="\n".join(what for mark, what in marks if mark == "before"),
             )
         )
     return found
@@ -99,7 +94,7 @@ def run_blocks(blocks: list[Block], folder: Path) -> None:
     """
     script = _SHELL
     for block in blocks:
-        script += f"echo '@@ {block}'\n{block.before}\n{block.text}\n"
+        script += f"echo '@@ {block}'\n{block.text}\n"
     path = f"{Path(sys.executable).parent}:{environment()['PATH']}"
     offline = {"HF_HUB_OFFLINE": "1", "BIGNER_CACHE": str(folder / ".cache")}
     done = subprocess.run(

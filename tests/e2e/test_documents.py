@@ -77,15 +77,15 @@ def page(body: str) -> list[Block]:
 def test_blocks_are_found_with_their_marks() -> None:
     first, second, third = page(
         "# Title\n\n```bash\nls\n```\n\n<!-- not run: the network -->\n```bash\ncurl x\n```\n"
-        "<!-- before: touch a -->\n```bash\ncat a\n```\n\n```yaml\na: 1\n```\n"
+        "```bash\ncat a\n```\n\n```yaml\na: 1\n```\n"
     )
-    assert (first.line, first.text, first.not_run, first.before) == (3, "ls\n", None, "")
+    assert (first.line, first.text, first.not_run) == (3, "ls\n", None)
     assert (second.line, second.not_run) == (8, "the network")
-    assert (third.not_run, third.before) == (None, "touch a")
+    assert (third.line, third.not_run) == (11, None)
 
 
 def test_a_block_that_cannot_run_fails(tmp_path: Path) -> None:
-    run_blocks(page("<!-- before: touch a -->\n```bash\nls a\n```\n"), tmp_path)
+    run_blocks(page("```bash\ntouch a\n```\n\n```bash\nls a\n```\n"), tmp_path)
     with pytest.raises(AssertionError, match=r"page\.md:5 ends with 2:"):
         run_blocks(page("```bash\nls\n```\n\n```bash\nls nowhere\n```\n"), tmp_path)
     with pytest.raises(AssertionError, match=r"page\.md:1 ends with 2:"):

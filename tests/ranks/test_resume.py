@@ -41,7 +41,9 @@ STAGES: dict[str, tuple[int, dict[str, Any]]] = {
     "stage2offload": (2, {"kind": "zero", "stage": 2, "deepspeed_config": OFFLOAD}),
     "stage3offload": (2, {"kind": "zero", "stage": 3, "deepspeed_config": OFFLOAD}),
 }
-ALL = WORLDS | STAGES
+# Only gone on in.
+ELSEWHERE: dict[str, tuple[int, dict[str, Any]]] = {"fsdp3": (3, {"kind": "fsdp"})}
+ALL = WORLDS | STAGES | ELSEWHERE
 # To another number of processes under another engine, and from one to one.
 PAIRS = [
     (source, target)
@@ -50,6 +52,8 @@ PAIRS = [
 ]
 PAIRS += [(name, "single1") for name in STAGES]
 PAIRS += [("single1", name) for name in STAGES]
+# To another number of processes under the same engine.
+PAIRS += [("fsdp2", "fsdp3"), ("zero3", "stage3offload")]
 FP16_PAIRS = [("single1", "zero3"), ("zero3", "fsdp2"), ("fsdp2", "single1")]
 WITH_DROPOUT = ("single1", "fsdp2", "zero3")
 # Many groups of parameters and some in none, which checkpoints know nothing of.
@@ -88,7 +92,7 @@ def _launch(project: Path, label: str, world: str, runs: dict[str, list[str]]) -
 def unbroken(project: Path) -> dict[str, dict[str, Any]]:
     """Each strategy and world size, from the first step to the last, saving on the way."""
     found = {}
-    for world in ALL:
+    for world in WORLDS | STAGES:
         runs = {world: [WITHOUT_DROPOUT]}
         if world in WITH_DROPOUT:
             runs[f"{world}-dropout"] = ["model.dropout=0.1"]

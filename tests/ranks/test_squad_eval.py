@@ -25,8 +25,8 @@ from tests.unit.helpers import TINY
 pytestmark = pytest.mark.data
 
 SCRIPT = str(FOLDER / "squad_eval.py")
-WORLDS = (1, 3)
-BATCH_SIZES = (7, 32)
+WORLDS = (1, 2, 3)
+BATCH_SIZES = (1, 7, 32)
 QUESTIONS = 1190
 WIDE = {"max_length": 384, "stride": 128, "max_answer": 30}
 NARROW = {"max_length": 128, "stride": 32, "max_answer": 30}
@@ -146,7 +146,7 @@ def test_noise_is_neither_right_nor_blank(results: dict[str, list[dict[str, Any]
     assert 1.0 < scores["f1"] < 20.0
 
 
-@pytest.mark.parametrize("size", [2])
+@pytest.mark.parametrize("size", [1, 2])
 def test_gold_of_single_characters_is_all_right(
     size: int, shared_data: Path, tmp_path: Path
 ) -> None:
