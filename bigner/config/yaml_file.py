@@ -46,7 +46,16 @@ class _CoreLoader(yaml.SafeLoader):
 
 
 class _Dumper(yaml.SafeDumper):
-    """SafeDumper that quotes a text which is something else to YAML 1.1 or to the loader above."""
+    """SafeDumper that quotes a text which is something else to YAML 1.1 or to the loader above, and
+    escapes line breaks that only Unicode knows, which it would fold to spaces.
+    """
+
+    def represent_str(self, data: str) -> yaml.ScalarNode:
+        style = '"' if re.search("[\x85\u2028\u2029]", data) else None
+        return self.represent_scalar("tag:yaml.org,2002:str", data, style=style)
+
+
+_Dumper.add_representer(str, _Dumper.represent_str)
 
 
 for _tag, _pattern, _first in (

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 import yaml
-from hypothesis import HealthCheck, assume, given, settings
+from hypothesis import HealthCheck, assume, example, given, settings
 from hypothesis import strategies as st
 from pydantic import ValidationError
 
@@ -868,6 +868,9 @@ def test_a_mapping_that_holds_itself() -> None:
         load_config(endless)
 
 
+@example("\x85")
+@example("a\u2028b")
+@example("61234e5")
 @given(st.text(st.characters(codec="utf-8"), max_size=12) | st.from_regex(r"[0-9]{1,6}e[0-9]{1,2}"))
 def test_texts_are_read_as_they_were_written(text: str) -> None:
     written = as_yaml({"text": text, "number": 1e-5, "none": None, "yes": True})
