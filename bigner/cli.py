@@ -680,10 +680,9 @@ def _require_place_for(file: Path | None, option: str) -> None:
 
 
 def _start(config: RunConfig) -> Any:
-    from bigner.distributed import start  # noqa: PLC0415
+    from bigner.distributed import start_for  # noqa: PLC0415
 
-    timeout = timedelta(seconds=config.collective_timeout)
-    return start(sharded=config.strategy.needs_process_group, timeout=timeout)
+    return start_for(config)
 
 
 def _show_comparison(folders: list[Path]) -> None:

@@ -25,6 +25,7 @@ import torch.distributed as dist
 from torch.distributed.rendezvous import rendezvous
 
 from bigner.config.checks import launched_world_size
+from bigner.config.schema import RunConfig
 from bigner.errors import BignerError, LaunchError, LostRankError, RunError
 
 _SECONDS_TO_ANSWER = 3.0
@@ -262,9 +263,19 @@ def _launched_store(timeout: timedelta) -> tuple[Any, int, int]:
     return _meeting[0]
 
 
+def start_for(config: RunConfig) -> World:
+    """The world that a run wants.
+
+    Raises:
+        LaunchError: as ``start``.
+    """
+    timeout = timedelta(seconds=config.collective_timeout)
+    return start(sharded=config.strategy.needs_process_group, timeout=timeout)
+
+
 @contextmanager
-def opened(*, sharded: bool, timeout: timedelta) -> Iterator[World]:
-    """A world as ``start`` opens it, closed again for the next one of this process; collective.
+def opened(config: RunConfig) -> Iterator[World]:
+    """The world that a run wants, closed again for the next one of this process; collective.
 
     The processes of the command line close theirs with ``leave_group``.
 
@@ -276,7 +287,7 @@ def opened(*, sharded: bool, timeout: timedelta) -> Iterator[World]:
             "this process is in a process group already, and a run opens its own; call "
             "torch.distributed.destroy_process_group() first"
         )
-    world = start(sharded=sharded, timeout=timeout)
+    world = start_for(config)
     try:
         yield world
     except BaseException as error:

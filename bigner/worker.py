@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import sys
-from datetime import timedelta
 from pathlib import Path
 from typing import NoReturn
 
@@ -29,10 +28,9 @@ def _train(run_file: Path) -> None:
     config = load_config(run_file)
     with collector.loading():
         from bigner.commands.train import train  # noqa: PLC0415
-        from bigner.distributed import start  # noqa: PLC0415
+        from bigner.distributed import start_for  # noqa: PLC0415
 
-    timeout = timedelta(seconds=config.collective_timeout)
-    train(config, start(sharded=config.strategy.needs_process_group, timeout=timeout))
+    train(config, start_for(config))
 
 
 if __name__ == "__main__":

@@ -30,7 +30,7 @@ from bigner.distributed import World
 from bigner.evaluation.evaluator import ShardedEvaluator
 from bigner.modeling import build_model, load_tokenizer
 from bigner.packing import pack_attention
-from bigner.strategies import open_strategy
+from bigner.strategies import Strategy, open_strategy
 
 TINY = {"hidden_size": 32, "num_hidden_layers": 1, "num_attention_heads": 2}
 SECONDS_BETWEEN_LOOKS = 0.005
@@ -62,20 +62,29 @@ def measure(num_words: int, confidences: bool) -> dict[str, int]:
         folder = Path(scratch)
         small = _prepared(folder / "small", WARM_UP_WORDS)
         large = _prepared(folder / "large", num_words)
-        evaluators = [_evaluator(*one) for one in (small, large)]
-        for evaluator, strategy in evaluators:
-            start, found = _anonymous_bytes(), {}
-            with Peak() as predicting:
-                predictions = evaluator.predict(strategy, confidences=confidences)
-            gc.collect()
-            found = {"predicting": predicting.bytes - start, "held": _anonymous_bytes() - start}
-            with Peak() as scoring:
-                evaluator.score(predictions)
-            found["scoring"] = scoring.bytes - start
-            del predictions
-            gc.collect()
+        warm_up, measured = (_evaluator(*one) for one in (small, large))
+        _evaluate(*warm_up, confidences=confidences)
+        found = _evaluate(*measured, confidences=confidences)
         sizes = large[1].splits["test"].sizes()
         return found | {"words": sizes["words"], "windows": sizes["windows"]}
+
+
+def _evaluate(
+    evaluator: ShardedEvaluator, strategy: Strategy, *, confidences: bool
+) -> dict[str, int]:
+    gc.collect()
+    start = _anonymous_bytes()
+    with Peak() as predicting:
+        predictions = evaluator.predict(strategy, confidences=confidences)
+    gc.collect()
+    held = _anonymous_bytes() - start
+    with Peak() as scoring:
+        evaluator.score(predictions)
+    return {
+        "predicting": predicting.bytes - start,
+        "held": held,
+        "scoring": scoring.bytes - start,
+    }
 
 
 def _prepared(folder: Path, num_words: int) -> tuple[Any, Prepared]:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from contextlib import AbstractContextManager
-from datetime import timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, cast
 
@@ -98,5 +97,4 @@ def evaluate(
 def _world(config: RunConfig) -> AbstractContextManager[World]:
     from bigner.distributed import opened  # noqa: PLC0415
 
-    timeout = timedelta(seconds=config.collective_timeout)
-    return opened(sharded=config.strategy.needs_process_group, timeout=timeout)
+    return opened(config)

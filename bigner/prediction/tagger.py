@@ -31,7 +31,7 @@ from bigner.packing import pack_attention, padding_note
 from bigner.prediction.chunks import chunks_of
 from bigner.prediction.entities import Entity, EntityFinder, PieceSpans
 from bigner.prediction.options import Aggregation, TaggerOptions, WordRule
-from bigner.prediction.units import Units, read_decoded, read_units
+from bigner.prediction.units import Units, ask, read_decoded, read_units
 from bigner.prediction.windows import WindowMaker
 from bigner.prediction.words import SplitText
 from bigner.strategies import open_whole
@@ -182,15 +182,14 @@ class Tagger:
     def _units(self, texts: Sequence[list[str]]) -> Units:
         """What the model says of texts, of one word at least each."""
         split, collate = self._windows.windows(texts)
-        asked = (self._strategy, self.head, split, collate)
-        batch_tokens = self.options.batch_tokens
+        asked = ask(self._strategy, self.head, split, collate, self.options.batch_tokens)
         if self.options.decoding == "argmax":
-            how = self.options.aggregation
-            return read_units(*asked, batch_tokens=batch_tokens, aggregation=how)
+            return read_units(asked, self.options.aggregation)
         sizes = np.array([len(text) for text in texts])
         begins = np.zeros(int(sizes.sum()), dtype=bool)
         begins[np.cumsum(sizes) - sizes] = True
-        return read_decoded(*asked, batch_tokens=batch_tokens, decoder=self._decoder, begins=begins)
+        first_word = split.column("first_word")
+        return read_decoded(asked, self.head, self._decoder, first_word, begins)
 
 
 def _chosen(heads: Heads, name: str | None) -> Head:

@@ -7,7 +7,7 @@ Decoding under IOB2 asks as ``word`` does, and takes the best sequence in place 
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -49,71 +49,23 @@ class Units:
         return Units(np.arange(num_words), ids, scores)
 
 
-def read_units(
-    strategy: Strategy,
-    head: Head,
-    split: SplitData,
-    collate: Collator,
-    *,
-    batch_tokens: int,
-    aggregation: Aggregation,
-) -> Units:
-    """What the model says of all windows, each word where a window owns it.
-
-    Args:
-        strategy: the whole model.
-        head: the one that is asked.
-        split: the windows, see ``WindowMaker``.
-        collate: makes batches of them.
-        batch_tokens: pieces that are computed at once.
-        aggregation: how pieces come to one label.
-    """
-    found = []
-    for batch, words, logits in _asked(strategy, head, split, collate, batch_tokens):
-        inside, ids, scores = _units_of(logits.float().softmax(dim=-1), batch, aggregation)
-        found.append((words[inside], ids, scores))
-    words, ids, scores = _in_order(found)
-    return Units(words, ids, scores.astype(np.float64))
+Asked = Iterable[tuple[Batch, Ints, torch.Tensor]]
+"""Of each batch the number of each word that it owns, counted over all texts, and ``[pieces,
+labels]``, the logits."""
 
 
-def read_decoded(
-    strategy: Strategy,
-    head: Head,
-    split: SplitData,
-    collate: Collator,
-    *,
-    batch_tokens: int,
-    decoder: Iob2Decoder,
-    begins: Bools,
-) -> Units:
-    """The best tags of all words that IOB2 allows, those of a word without pieces among them.
-
-    Args:
-        strategy: the whole model.
-        head: the one that is asked.
-        split: the windows, see ``WindowMaker``.
-        collate: makes batches of them.
-        batch_tokens: pieces that are computed at once.
-        decoder: of the head.
-        begins: ``[words]``, whether a word is the first of its text.
-    """
-    first_word = split.column("first_word")
-    found = []
-    for batch, words, logits in _asked(strategy, head, split, collate, batch_tokens):
-        said = decode_batch(decoder, logits, batch, first_word, begins)
-        both = (_of_words(logits, ids, batch) for ids in (said, decoder.begun[said]))
-        found.append((words, said.cpu().numpy(), *both))
-    _, ids, scores, if_begun = _in_order(found)
-    mended = begun_properly(ids, begins, head.labels.tags)
-    scores = np.where(mended == ids, scores, if_begun)
-    return Units(np.arange(len(ids)), mended, scores.astype(np.float64))
-
-
-def _asked(
+def ask(
     strategy: Strategy, head: Head, split: SplitData, collate: Collator, batch_tokens: int
-) -> Iterator[tuple[Batch, Ints, torch.Tensor]]:
-    """Each batch, the number of each word that it owns, counted over all texts, and ``[pieces,
-    labels]``, its logits."""
+) -> Asked:
+    """Ask the model of all windows, batch by batch.
+
+    Args:
+        strategy: the whole model.
+        head: the one that is asked.
+        split: the windows, see ``WindowMaker``.
+        collate: makes batches of them.
+        batch_tokens: pieces that are computed at once.
+    """
     batches = evaluation_batches(
         split.column("length"), batch_tokens=batch_tokens, rank=0, world_size=1
     )
@@ -121,6 +73,44 @@ def _asked(
     for batch in ahead(map(collate, batches)):
         logits = strategy.predict(batch.inputs).flatten(0, -2)[..., head.logits]
         yield batch, ranges(first_word[batch.index], batch.num_words), logits
+
+
+def read_units(asked: Asked, aggregation: Aggregation) -> Units:
+    """What the model says of all windows, each word where a window owns it.
+
+    Args:
+        asked: of the model.
+        aggregation: how pieces come to one label.
+    """
+    found = []
+    for batch, words, logits in asked:
+        inside, ids, scores = _units_of(logits.float().softmax(dim=-1), batch, aggregation)
+        found.append((words[inside], ids, scores))
+    words, ids, scores = _in_order(found)
+    return Units(words, ids, scores.astype(np.float64))
+
+
+def read_decoded(
+    asked: Asked, head: Head, decoder: Iob2Decoder, first_word: Ints, begins: Bools
+) -> Units:
+    """The best tags of all words that IOB2 allows, those of a word without pieces among them.
+
+    Args:
+        asked: of the model.
+        head: the one that was asked.
+        decoder: of the head.
+        first_word: ``[windows]``, the first word that each owns.
+        begins: ``[words]``, whether a word is the first of its text.
+    """
+    found = []
+    for batch, words, logits in asked:
+        said = decode_batch(decoder, logits, batch, first_word, begins)
+        both = (_of_words(logits, ids, batch) for ids in (said, decoder.begun[said]))
+        found.append((words, said.cpu().numpy(), *both))
+    _, ids, scores, if_begun = _in_order(found)
+    mended = begun_properly(ids, begins, head.labels.tags)
+    scores = np.where(mended == ids, scores, if_begun)
+    return Units(np.arange(len(ids)), mended, scores.astype(np.float64))
 
 
 def _in_order(found: Sequence[tuple[npt.NDArray[Any], ...]]) -> list[npt.NDArray[Any]]:

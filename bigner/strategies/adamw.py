@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
+from types import MappingProxyType
 
 import numpy as np
 import torch
@@ -20,15 +21,16 @@ ZerosLike = Callable[[torch.Tensor], torch.Tensor]
 
 Masters = Mapping[torch.Tensor, torch.Tensor]
 """Parameters that are low-precision copies -> their fp32 values, which are what is optimised."""
+NO_MASTERS: Masters = MappingProxyType({})
 
 
 def adamw(
-    model: PreTrainedModel, training: TrainingConfig, masters: Masters | None = None
+    model: PreTrainedModel, training: TrainingConfig, masters: Masters = NO_MASTERS
 ) -> torch.optim.AdamW:
     """The optimizer of every strategy, over the parameters that are trained, or their masters."""
     groups = parameter_groups(model, training)
     for group in groups:
-        group["params"] = [(masters or {}).get(p, p) for p in group["params"]]
+        group["params"] = [masters.get(p, p) for p in group["params"]]
     return torch.optim.AdamW(
         groups,
         lr=training.learning_rate,
@@ -126,15 +128,13 @@ class Stepper:
         training: TrainingConfig,
         precision: Precision,
         world: World,
-        masters: Masters | None = None,
+        masters: Masters = NO_MASTERS,
         zeros_like: ZerosLike = untouched_zeros,
         local: Callable[[torch.Tensor], torch.Tensor] = torch.Tensor.detach,
         copies: int = 1,
     ) -> None:
         self.optimizer = adamw(model, training, masters)
-        self._parameters = [
-            (masters or {}).get(p, p) for p in model.parameters() if p.requires_grad
-        ]
+        self._parameters = [masters.get(p, p) for p in model.parameters() if p.requires_grad]
         create_adamw_state(self.optimizer, self._parameters, zeros_like)
         self._max_norm = training.max_grad_norm or float("inf")
         self._scale = LossScale(precision, world.device)

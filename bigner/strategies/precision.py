@@ -1,4 +1,6 @@
-"""Whether a device computes a number format: asked before a model is built, never assumed."""
+"""Whether a device computes a number format, asked before a model is built, and whether a model
+does.
+"""
 
 from __future__ import annotations
 

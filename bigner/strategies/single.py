@@ -38,6 +38,7 @@ class Single(TorchStrategy):
         for parameter in model.parameters() if is_copied else ():
             self._masters[parameter] = parameter.detach()
             parameter.data = torch.empty_like(parameter, dtype=dtype)
+        self._trained = [copy for copy in self._masters if copy.requires_grad]
         stepper = None
         if training:
             stepper = Stepper(model, training, precision, world, self._masters)
@@ -50,7 +51,7 @@ class Single(TorchStrategy):
     @torch.no_grad()
     def _take_gradients(self) -> None:
         """Add what a micro-batch gave the copies to the gradients of their masters, in fp32."""
-        given = [p for p in self._masters if p.grad is not None]
+        given = [p for p in self._trained if p.grad is not None]
         first = [p for p in given if self._masters[p].grad is None]
         later = [p for p in given if self._masters[p].grad is not None]
         for parameter in first:
@@ -65,7 +66,7 @@ class Single(TorchStrategy):
     def step(self, learning_rate: float) -> PendingOutcome:
         outcome = super().step(learning_rate)
         # What is frozen has not moved.
-        self._copy([copy for copy in self._masters if copy.requires_grad])
+        self._copy(self._trained)
         return outcome
 
     def publish(self) -> None:
