@@ -90,7 +90,7 @@ def run_bigner(run_file: Path, overrides: list[str], place: Place) -> Outcome:
         # The last line counts from the evaluation before the measured steps.
         train=steps[-1]["tokens_per_second"],
         evaluate=_tokens(prepared, "validation") / scores["seconds"],
-        samples=len(steps) * used["training"]["global_batch_size"],
+        samples=(steps[-1]["step"] - warmup) * used["training"]["global_batch_size"],
         tokens=_tokens(prepared, "train"),
         loss=_mean(line["loss"] for line in steps),
         evaluation_loss=scores["loss"],

@@ -11,7 +11,9 @@ Each argument of ``--set``, which may hold several settings parted by spaces, is
 beside the case as it is. The time of a kind is that of its kernels; those of several streams that
 run at once are each counted, so kinds may come to more than a step. How long the GPU is busy is
 seen in the profiled steps, which the profiler slows down on the host: where that share of their
-time is well below that of ``ms a step``, the host is what holds a step up. MFU is as in
+time is well below that of ``ms a step``, the host is what holds a step up. ``host`` tells what it
+takes to start a step's kernels, each step begun when the GPU has nothing to do: of many windows
+it waits for room in the queue, so that ``--windows 1`` tells its own time. MFU is as in
 bench_gpu.py.
 """
 
@@ -27,7 +29,7 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import asdict
-from itertools import product
+from itertools import pairwise, product
 from pathlib import Path
 from typing import Any
 
@@ -52,6 +54,7 @@ from bigner.strategies import open_strategy
 
 LABELS = ("O", "B-PER", "I-PER", "B-LOC", "I-LOC")
 WARMUP = 4
+PHASES = ("forward", "backward", "update")
 PROFILED = 2
 KINDS = {
     "attention": ("flash", "fmha", "attention"),
@@ -66,6 +69,9 @@ KINDS = {
 }
 """Kinds of kernels -> what their names hold, the first that fits; others are "compiled" where the
 compiler named them, or else "element by element"."""
+
+_Step = Callable[..., int]
+"""Makes a step and returns the number of its pieces; adds to a counter the host's seconds."""
 
 
 def main() -> None:
@@ -169,7 +175,7 @@ def _timed(
     case: Case,
     config: RunConfig,
     world: World,
-    step: Callable[[], int],
+    step: _Step,
 ) -> dict[str, Any]:
     for _ in range(WARMUP):
         step()
@@ -179,6 +185,10 @@ def _timed(
         tokens += step()
     _wait(world.device)
     seconds = time.perf_counter() - begun
+    host: Counter[str] = Counter()
+    for _ in range(options.steps):
+        step(host)
+        _wait(world.device)
     flops = flops_per_token(config.model_dump(), lengths_of(case))
     return {
         "seconds": seconds / options.steps,
@@ -187,6 +197,7 @@ def _timed(
         "peak_gib": peak_memory_bytes(world.device) / GIB,
         # A plan is of full windows.
         "planned_gib": _planned(config, world) / GIB if case.lengths == "full" else None,
+        "host_seconds": {phase: host[phase] / options.steps for phase in PHASES},
         **_profiled(step, world.device),
     }
 
@@ -198,8 +209,8 @@ def _planned(config: RunConfig, world: World) -> int:
 @contextmanager
 def _stepping(
     config: RunConfig, world: World, lengths: tuple[int, ...], count: int
-) -> Iterator[Callable[[], int]]:
-    """One optimizer step over windows of random pieces, others each time; returns their number."""
+) -> Iterator[_Step]:
+    """One optimizer step over windows of random pieces, others each time."""
     model = build_model(config.model, LABELS)
     packing = pack_attention(model, config.model.packing)
     assert packing is not None, "only packed windows are profiled"
@@ -211,7 +222,7 @@ def _stepping(
     generator = np.random.default_rng(world.rank)
     batches = _batches(lengths, count)
 
-    def step() -> int:
+    def step(host: Counter[str] | None = None) -> int:
         windows = PackedWindows(next(batches), world.device)
         if world.device.type == "cuda":
             windows.boundaries()
@@ -222,9 +233,16 @@ def _stepping(
             "position_ids": windows.position_ids(packing.first_position).to(world.device),
             "windows": windows,
         }
+        begun = [time.perf_counter()]
         losses = token_losses(strategy.forward(inputs), pieces % len(LABELS))
+        begun.append(time.perf_counter())
         strategy.backward(losses.mean() / world.size, last=True)
+        begun.append(time.perf_counter())
         strategy.step(1e-5)
+        begun.append(time.perf_counter())
+        if host is not None:
+            for phase, (start, stop) in zip(PHASES, pairwise(begun), strict=True):
+                host[phase] += stop - start
         return pieces.numel()
 
     try:
@@ -250,7 +268,7 @@ def _wait(device: torch.device) -> None:
 # ------------------------------------------------------------ the profile
 
 
-def _profiled(step: Callable[[], int], device: torch.device) -> dict[str, Any]:
+def _profiled(step: _Step, device: torch.device) -> dict[str, Any]:
     """Milliseconds a step by kind of kernel, those of the dearest kernels, and the busy time."""
     on_gpu = device.type == "cuda"
     activity = (
@@ -307,7 +325,7 @@ def table(rows: list[dict[str, Any]], about: dict[str, Any], ranks: int) -> Iter
         found.update(row.get("kinds", {}))
     kinds = [name for name, _ in found.most_common()]
     titles = ["case", "windows", "settings", "ms a step", "GPU busy", "tokens/s", "MFU"]
-    titles += ["peak GiB", "planned", *kinds]
+    titles += [*(f"host: {phase}" for phase in PHASES), "peak GiB", "planned", *kinds]
     yield f"| {' | '.join(titles)} |"
     yield "| --- " * len(titles) + "|"
     for row in rows:
@@ -322,7 +340,9 @@ def _cells(row: dict[str, Any], kinds: Iterable[str] = ()) -> str:
     if "reason" in row:
         return " | ".join([*cells, row["reason"]])
     cells += [f"{row['seconds'] * 1e3:.1f}", f"{row['busy_seconds'] * 1e3:.1f}"]
-    cells += [f"{row['tokens_per_second']:,.0f}", f"{row['mfu']:.1%}", f"{row['peak_gib']:.2f}"]
+    cells += [f"{row['tokens_per_second']:,.0f}", f"{row['mfu']:.1%}"]
+    cells += [f"{row['host_seconds'][phase] * 1e3:.1f}" for phase in PHASES]
+    cells.append(f"{row['peak_gib']:.2f}")
     cells.append(f"{row['planned_gib']:.2f}" if row["planned_gib"] else "")
     return " | ".join([*cells, *(f"{row['kinds'].get(kind, 0):.1f}" for kind in kinds)])
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
-from types import MappingProxyType
+from typing import Any
 
 import numpy as np
 import torch
@@ -12,25 +12,18 @@ from transformers import PreTrainedModel
 from bigner.config.deepspeed import INITIAL_LOSS_SCALE_POWER, LOSS_SCALE_WINDOW, MIN_LOSS_SCALE
 from bigner.config.schema import Precision, TrainingConfig
 from bigner.distributed import World
-from bigner.optim import parameter_groups
 from bigner.strategies.base import PendingOutcome, Strategy
 from bigner.strategies.precision import computed_in
 
+_SUMMED_AT_ONCE = 2**16
+
 ZerosLike = Callable[[torch.Tensor], torch.Tensor]
+Groups = list[dict[str, Any]]
+"""``optim.parameter_groups``, or the like of them: what is optimised, and by which settings."""
 
 
-Masters = Mapping[torch.Tensor, torch.Tensor]
-"""Parameters that are low-precision copies -> their fp32 values, which are what is optimised."""
-NO_MASTERS: Masters = MappingProxyType({})
-
-
-def adamw(
-    model: PreTrainedModel, training: TrainingConfig, masters: Masters = NO_MASTERS
-) -> torch.optim.AdamW:
-    """The optimizer of every strategy, over the parameters that are trained, or their masters."""
-    groups = parameter_groups(model, training)
-    for group in groups:
-        group["params"] = [masters.get(p, p) for p in group["params"]]
+def adamw(groups: Groups, training: TrainingConfig) -> torch.optim.AdamW:
+    """The optimizer of every strategy."""
     return torch.optim.AdamW(
         groups,
         lr=training.learning_rate,
@@ -82,6 +75,17 @@ def set_learning_rate(optimizer: torch.optim.Optimizer, learning_rate: float) ->
         group["lr"] = learning_rate * group["lr_factor"]
 
 
+def total_norm(tensors: Iterable[torch.Tensor]) -> torch.Tensor:
+    """2-norm of all their values together."""
+    parts = list(tensors)
+    if parts and parts[0].device.type == "cpu":
+        # A processor adds squares one after the other, in fp32: in 300 million it loses 6%.
+        parts = [
+            part for tensor in parts for part in torch.split(tensor.flatten(), _SUMMED_AT_ONCE)
+        ]
+    return torch.nn.utils.get_total_norm(parts)
+
+
 class LossScale:
     """The dynamic loss scale of fp16, as torch's ``GradScaler`` moves it; 1 in other precisions.
 
@@ -106,40 +110,35 @@ class LossScale:
 
 
 class Stepper:
-    """AdamW with clipping and, under fp16, a dynamic loss scale, over torch tensors.
+    """AdamW with clipping and, under fp16, a dynamic loss scale, over plain tensors.
 
     Unscaling, clipping and the update are one pass of the fused AdamW over the gradients, which
     also skips a step whose gradient is not finite.
 
     Args:
-        model: ready to run.
+        groups: this rank's fp32 values; their ``grad`` is what a step goes by.
         training: its optimizer and clipping.
         precision: fp16 has a loss scale.
         world: over which gradients are sharded, if they are.
-        masters: of parameters that are copies; their gradients are what counts.
         zeros_like: makes optimizer state.
-        local: this rank's values of a gradient.
         copies: of the model among the ranks; each has all gradients.
     """
 
     def __init__(
         self,
-        model: PreTrainedModel,
+        groups: Groups,
         training: TrainingConfig,
         precision: Precision,
         world: World,
-        masters: Masters = NO_MASTERS,
         zeros_like: ZerosLike = untouched_zeros,
-        local: Callable[[torch.Tensor], torch.Tensor] = torch.Tensor.detach,
         copies: int = 1,
     ) -> None:
-        self.optimizer = adamw(model, training, masters)
-        self._parameters = [masters.get(p, p) for p in model.parameters() if p.requires_grad]
-        create_adamw_state(self.optimizer, self._parameters, zeros_like)
+        self.optimizer = adamw(groups, training)
+        self._optimised = [tensor for group in groups for tensor in group["params"]]
+        create_adamw_state(self.optimizer, self._optimised, zeros_like)
         self._max_norm = training.max_grad_norm or float("inf")
         self._scale = LossScale(precision, world.device)
         self._world = world
-        self._local = local
         self._copies = copies
 
     def backward(self, loss: torch.Tensor) -> None:
@@ -164,9 +163,8 @@ class Stepper:
     @torch.no_grad()
     def _grad_norm(self) -> torch.Tensor:
         """2-norm of the unscaled gradient, over all ranks."""
-        gradients = [self._local(p.grad) for p in self._parameters if p.grad is not None]
-        norm = torch.nn.utils.get_total_norm(gradients)
-        squares = self._world.sum(norm.square()) / self._copies
+        gradients = [tensor.grad for tensor in self._optimised if tensor.grad is not None]
+        squares = self._world.sum(total_norm(gradients).square()) / self._copies
         return squares.sqrt() / self._scale.value
 
     def scalars(self) -> dict[str, float]:
@@ -212,9 +210,9 @@ class TorchStrategy(Strategy):
         assert self._stepper is not None, "opened to predict, not to train"
         return self._stepper
 
-    def _moments(self, master: torch.Tensor) -> dict[str, torch.Tensor]:
-        """AdamW's two moments of a parameter; none if it is frozen or nothing is trained."""
-        state = self._stepper.optimizer.state.get(master) if self._stepper else None
+    def _moments(self, optimised: torch.Tensor) -> dict[str, torch.Tensor]:
+        """AdamW's two moments; none of what is frozen, or if nothing is trained."""
+        state = self._stepper.optimizer.state.get(optimised) if self._stepper else None
         return {key: state[key] for key in ("exp_avg", "exp_avg_sq")} if state else {}
 
     def forward(self, inputs: Mapping[str, torch.Tensor]) -> torch.Tensor:

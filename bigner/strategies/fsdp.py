@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 
 import torch
 import torch.distributed as dist
@@ -16,8 +16,9 @@ from transformers import PreTrainedModel
 from bigner.config.schema import FsdpStrategy, Precision, TrainingConfig
 from bigner.distributed import World
 from bigner.modeling import allocate, lookup_table, units
+from bigner.optim import parameter_groups
 from bigner.strategies.adamw import Stepper, TorchStrategy, ZerosLike, untouched_zeros
-from bigner.strategies.base import DTYPES, Shard
+from bigner.strategies.base import DTYPES, PendingOutcome, Shard
 from bigner.strategies.exchange import ExchangedAllGather, ExchangedReduceScatter
 
 # Nothing here changes logits in place, which is what this warns of at every first forward.
@@ -43,11 +44,21 @@ class Fsdp(TorchStrategy):
         world.when_closed(self._mesh._pg_registry.clear)
         _shard_units(model, config, precision, self._mesh)
         _make_room(model, world)
-        # After sharding: the optimizer must hold the DTensors, not the whole parameters.
+        # After sharding and making room: what is optimised is this rank's part of each.
+        self._owned = _owned(model)
         stepper = None
         if training:
-            stepper = _stepper(model, config, training, precision, world, _zeros_like)
+            stepper = _stepper(model, self._owned, config, training, precision, world)
         super().__init__(model, precision, stepper, cancel_mean=world.size)
+
+    @torch.no_grad()
+    def step(self, learning_rate: float) -> PendingOutcome:
+        # The optimizer knows plain tensors, for each call with DTensors is dear to the host.
+        for parameter, owned in self._owned.items():
+            if parameter.grad is not None:
+                assert isinstance(parameter.grad, DTensor)
+                owned.grad, parameter.grad = parameter.grad.to_local(), None
+        return super().step(learning_rate)
 
     def shards(self) -> Iterator[Shard]:
         # A forward without a backward leaves the root gathered; its parameters would be whole.
@@ -56,16 +67,16 @@ class Fsdp(TorchStrategy):
                 module.reshard()
         copy, rank = self._mesh.get_coordinate() or (0, 0)
         for name, parameter in self._model.named_parameters():
-            values = _local(parameter.detach())
-            flat = {key: _local(moment) for key, moment in self._moments(parameter).items()}
-            if copy:
-                # The first copy of the model speaks for the others.
-                values, flat = values[:0], {key: moment[:0] for key, moment in flat.items()}
+            owned = self._owned[parameter]
+            tensors = {"master": owned, **self._moments(owned)}
+            # The first copy of the model speaks for the others.
+            stop = 0 if copy else owned.numel()
+            flat = {key: tensor.view(-1)[:stop] for key, tensor in tensors.items()}
             # torch.chunk's rule: every rank has ceil(rows / size) rows until none are left.
             rows = parameter.shape[0]
             first_row = min(rank * -(-rows // self._mesh.size(1)), rows)
             offset = first_row * (parameter.numel() // rows)
-            yield Shard(name, tuple(parameter.shape), offset, values.numel(), values, **flat)
+            yield Shard(name, tuple(parameter.shape), offset, stop, **flat)
 
     def publish(self) -> None:
         """Give the other copies of the model what was written into the first one's shards; the
@@ -74,11 +85,10 @@ class Fsdp(TorchStrategy):
         if self._mesh.size(0) == 1:
             return
         group = self._mesh.get_group(0)
-        for parameter in self._model.parameters():
-            for tensor in (parameter.detach(), *self._moments(parameter).values()):
-                values = _local(tensor)
-                if values.numel():
-                    dist.broadcast(values, group=group, group_src=0)
+        for owned in self._owned.values():
+            for tensor in (owned, *self._moments(owned).values()):
+                if tensor.numel():
+                    dist.broadcast(tensor, group=group, group_src=0)
 
 
 def shard_fake_model(
@@ -92,26 +102,32 @@ def shard_fake_model(
     with unset_fake_temporarily():
         mesh = _mesh_of(config, world)
     _shard_units(model, config, precision, mesh)
-    return _stepper(model, config, training, precision, world, torch.zeros_like)
+    return _stepper(model, _owned(model), config, training, precision, world, torch.zeros_like)
+
+
+def _owned(model: PreTrainedModel) -> dict[torch.Tensor, torch.Tensor]:
+    """Each parameter's rows on this rank, as a plain tensor over the same memory."""
+    owned: dict[torch.Tensor, torch.Tensor] = {}
+    for parameter in model.parameters():
+        assert isinstance(parameter, DTensor)
+        owned[parameter] = parameter.to_local().detach()
+    return owned
 
 
 def _stepper(
     model: PreTrainedModel,
+    owned: Mapping[torch.Tensor, torch.Tensor],
     config: FsdpStrategy,
     training: TrainingConfig,
     precision: Precision,
     world: World,
-    zeros_like: ZerosLike,
+    zeros_like: ZerosLike = untouched_zeros,
 ) -> Stepper:
-    return Stepper(
-        model,
-        training,
-        precision,
-        world,
-        zeros_like=zeros_like,
-        local=_local,
-        copies=config.dp_replicate,
-    )
+    groups = [
+        {**group, "params": [owned[parameter] for parameter in group["params"]]}
+        for group in parameter_groups(model, training)
+    ]
+    return Stepper(groups, training, precision, world, zeros_like, config.dp_replicate)
 
 
 def _make_room(model: PreTrainedModel, world: World) -> None:
@@ -156,20 +172,3 @@ def _shard_units(
         assert isinstance(table, FSDPModule)
         table.set_unshard_in_backward(False)
     fully_shard(model, mesh=mesh, mp_policy=root)
-
-
-def _zeros_like(parameter: torch.Tensor) -> torch.Tensor:
-    assert isinstance(parameter, DTensor)
-    return DTensor.from_local(
-        untouched_zeros(parameter.to_local()),
-        parameter.device_mesh,
-        parameter.placements,
-        shape=parameter.shape,
-        stride=parameter.stride(),
-    )
-
-
-def _local(tensor: torch.Tensor) -> torch.Tensor:
-    """This rank's rows, flat."""
-    assert isinstance(tensor, DTensor)
-    return tensor.to_local().view(-1)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 
 import torch
 from transformers import PreTrainedModel
@@ -10,8 +10,10 @@ from transformers import PreTrainedModel
 from bigner.config.schema import Precision, TrainingConfig
 from bigner.distributed import World
 from bigner.modeling import allocate
-from bigner.strategies.adamw import Stepper, TorchStrategy
+from bigner.optim import parameter_groups
+from bigner.strategies.adamw import Groups, Stepper, TorchStrategy
 from bigner.strategies.base import DTYPES, PendingOutcome, Shard
+from bigner.strategies.copies import Copies
 
 
 class Single(TorchStrategy):
@@ -28,63 +30,64 @@ class Single(TorchStrategy):
         precision: Precision,
         world: World,
     ) -> None:
-        dtype = DTYPES[precision]
-        if not training:
-            for parameter in model.parameters():
-                parameter.data = parameter.data.to(dtype)
+        for parameter in model.parameters():
+            parameter.data = parameter.data.to(DTYPES[precision])
         allocate(model, world.device)
-        is_copied = training is not None and dtype != torch.float32
-        self._masters: dict[torch.Tensor, torch.Tensor] = {}
-        for parameter in model.parameters() if is_copied else ():
-            self._masters[parameter] = parameter.detach()
-            parameter.data = torch.empty_like(parameter, dtype=dtype)
-        self._trained = [copy for copy in self._masters if copy.requires_grad]
+        self._trained: list[Copies] = []
+        """The copies of each group of the optimizer; none in fp32, where parameters are masters."""
+        self._frozen: list[Copies] = []
         stepper = None
         if training:
-            stepper = Stepper(model, training, precision, world, self._masters)
+            groups = parameter_groups(model, training)
+            if precision != "fp32":
+                groups = self._make_copies(model, groups)
+            stepper = Stepper(groups, training, precision, world)
         super().__init__(model, precision, stepper, cancel_mean=1)
+
+    def _make_copies(self, model: PreTrainedModel, groups: Groups) -> Groups:
+        """The groups of the masters."""
+        self._trained = [Copies(group["params"]) for group in groups]
+        # An export needs fp32 values of them, too.
+        frozen = [parameter for parameter in model.parameters() if not parameter.requires_grad]
+        self._frozen = [Copies(frozen)] if frozen else []
+        return [
+            {**group, "params": [copies.masters]}
+            for group, copies in zip(groups, self._trained, strict=True)
+        ]
 
     def backward(self, loss_share: torch.Tensor, *, last: bool) -> None:
         super().backward(loss_share, last=last)
-        self._take_gradients()
-
-    @torch.no_grad()
-    def _take_gradients(self) -> None:
-        """Add what a micro-batch gave the copies to the gradients of their masters, in fp32."""
-        given = [p for p in self._trained if p.grad is not None]
-        first = [p for p in given if self._masters[p].grad is None]
-        later = [p for p in given if self._masters[p].grad is not None]
-        for parameter in first:
-            master = self._masters[parameter]
-            master.grad = torch.empty_like(master)
-        for put, some in ((torch._foreach_copy_, first), (torch._foreach_add_, later)):
-            if some:
-                put(_gradients(self._masters[p] for p in some), _gradients(some))
-        for parameter in given:
-            parameter.grad = None
+        for copies in self._trained:
+            copies.give_gradients()
 
     def step(self, learning_rate: float) -> PendingOutcome:
         outcome = super().step(learning_rate)
         # What is frozen has not moved.
-        self._copy(self._trained)
+        for copies in self._trained:
+            copies.take_values()
         return outcome
 
     def publish(self) -> None:
         """Make the copies anew, if there are any."""
-        self._copy(list(self._masters))
-
-    @torch.no_grad()
-    def _copy(self, copies: list[torch.Tensor]) -> None:
-        if copies:
-            torch._foreach_copy_(copies, [self._masters[copy] for copy in copies])
+        for copies in (*self._trained, *self._frozen):
+            copies.take_values()
 
     def shards(self) -> Iterator[Shard]:
+        of_copies = {
+            parameter: values
+            for copies in (*self._trained, *self._frozen)
+            for parameter, values in self._of_copies(copies)
+        }
         for name, parameter in self._model.named_parameters():
-            master = self._masters.get(parameter, parameter)
-            flat = {key: moment.view(-1) for key, moment in self._moments(master).items()}
-            values = master.detach().view(-1)
-            yield Shard(name, tuple(parameter.shape), 0, values.numel(), values, **flat)
+            values = of_copies.get(parameter)
+            if values is None:
+                values = {"master": parameter.detach(), **self._moments(parameter)}
+            flat = {key: tensor.view(-1) for key, tensor in values.items()}
+            yield Shard(name, tuple(parameter.shape), 0, parameter.numel(), **flat)
 
-
-def _gradients(tensors: Iterable[torch.Tensor]) -> list[torch.Tensor]:
-    return [tensor.grad for tensor in tensors if tensor.grad is not None]
+    def _of_copies(self, copies: Copies) -> Iterator[tuple[torch.Tensor, dict[str, torch.Tensor]]]:
+        """Each parameter with its master and, where it is trained, its moments."""
+        flat = {"master": copies.masters, **self._moments(copies.masters)}
+        parts = {key: copies.parts_of(tensor) for key, tensor in flat.items()}
+        for i, parameter in enumerate(copies.parameters):
+            yield parameter, {key: tensors[i] for key, tensors in parts.items()}

@@ -19,6 +19,7 @@ from bigner.config.schema import Precision, TrainingConfig
 from bigner.distributed import World
 from bigner.errors import LaunchError
 from bigner.modeling import allocate
+from bigner.optim import parameter_groups
 from bigner.strategies.adamw import (
     adamw,
     create_adamw_state,
@@ -61,7 +62,8 @@ class Zero(Strategy):
         buffers = {name: buffer.clone() for name, buffer in model.named_buffers()}
         _allocate(model, DTYPES[precision])
         # Before the cut, which leaves parameters without the shapes that weight decay goes by.
-        self._optimizer = adamw(model, training) if training else None
+        groups = parameter_groups(model, training) if training else []
+        self._optimizer = adamw(groups, training) if training else None
         if self._stage == 3:
             _partition(deepspeed, model, settings, DTYPES[precision])
         self._engine, _, _, _ = deepspeed.initialize(

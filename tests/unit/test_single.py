@@ -64,10 +64,13 @@ def test_gradients_of_micro_batches_add_up_in_fp32(model_config: ModelConfig) ->
         strategy = opened(model_config, training=TrainingConfig())
         for seed in seeds:
             strategy.backward(strategy.forward(pieces(seed)).float().square().mean(), last=False)
+        found = {}
+        for copies in strategy._trained:
+            assert copies.masters.grad is not None
+            found |= dict(zip(copies.parameters, copies.parts_of(copies.masters.grad), strict=True))
         named = dict(strategy._model.named_parameters())
         assert all(parameter.grad is None for parameter in named.values())
-        found = {name: strategy._masters[parameter].grad for name, parameter in named.items()}
-        return {name: gradient for name, gradient in found.items() if gradient is not None}
+        return {name: found[parameter] for name, parameter in named.items()}
 
     first, second, both = gradients(1), gradients(2), gradients(1, 2)
     assert all(gradient.dtype == torch.float32 for gradient in both.values())
