@@ -39,7 +39,7 @@ from bigner.table import UsedRows, keep_rows
 from bigner.tracking import Tracking, open_tracking
 from bigner.tracking.base import About
 from bigner.tracking.environment import environment
-from bigner.training_run import TrainingRun, versions
+from bigner.training import TrainingRun, versions
 from bigner.weights import InitialWeights
 
 
@@ -144,7 +144,7 @@ def _train_steps(
             metrics = None
             if run.step % log_every == 0 or run.is_over:
                 mean_loss = float(world.sum(loss_share))
-                metrics = _metrics(mean_loss, run.settle(), learning_rate) | speed.so_far()
+                metrics = _metrics(mean_loss, run.outcomes.settle(), learning_rate) | speed.so_far()
             log.step_done(run.step, metrics)
             run.heed(signals.received)
             if run.evaluation_due():

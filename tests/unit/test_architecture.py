@@ -26,7 +26,7 @@ LAYERS = (
         *("evaluation", "checkpoint", "export", "prediction", "predictions", "run_dir", "table"),
         *("weights", "card", "lint", "doctor", "onnx", "tracking"),
     ),
-    ("comparison", "planning", "report", "training_run"),
+    ("comparison", "planning", "report", "training"),
     ("commands",),
     ("terminal",),
     ("api", "cli"),
@@ -124,8 +124,8 @@ def test_the_walk_sees_what_there_is() -> None:
     assert len(trees()) > 30
     found = {(i.source, i.target, i.lazy) for i in imports()}
     assert ("bigner.data.encode", "bigner.data.heads", False) in found
-    assert ("bigner.training_run", "bigner.checkpoint.save", False) in found
-    assert ("bigner.cli", "bigner.commands.train", True) in found
+    assert ("bigner.training.checkpoints", "bigner.checkpoint.save", False) in found
+    assert ("bigner.cli.runs", "bigner.commands.train", True) in found
     assert ("bigner.strategies", "bigner.strategies.zero", True) in found
 
 

@@ -189,7 +189,7 @@ def test_quiet_lasts_as_long_as_its_command(
         asked.append(log.is_quiet())
 
     monkeypatch.setattr("bigner.commands.compare.compare", compare)
-    monkeypatch.setattr("bigner.cli._show", lambda *_, **__: None)
+    monkeypatch.setattr("bigner.cli.runs._show", lambda *_, **__: None)
     assert run(["compare", str(tmp_path), option]) == 0
     assert run(["compare", str(tmp_path)]) == 0
     assert asked == [True, False]

@@ -1,0 +1,239 @@
+"""The commands that train and score, and set finished runs side by side."""
+
+from __future__ import annotations
+
+import os
+import shlex
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from bigner import collector
+from bigner.cli.app import app
+from bigner.cli.arguments import (
+    AsJson,
+    Overrides,
+    RunFile,
+    ScoredSplit,
+    dump,
+    load,
+    model_folder,
+    pick,
+    require_place,
+    require_scored_split,
+    start,
+    warn_all,
+)
+from bigner.config.schema import RunConfig, Split
+from bigner.terminal.completion import one_of
+from bigner.terminal.help import GuideCommand
+from bigner.terminal.quiet import Quiet
+
+if TYPE_CHECKING:
+    from bigner.comparison.scores import Comparison
+
+
+@app.command(cls=GuideCommand)
+def train(
+    run_file: RunFile,
+    overrides: Overrides = None,
+    seeds: Annotated[
+        str | None,
+        typer.Option(
+            metavar="N,N,...",
+            help="Train once for each of these seeds instead of the run file's, each in a folder "
+            "seed-N in run_dir, and compare.",
+        ),
+    ] = None,
+    _quiet: Quiet = False,
+) -> None:
+    """Train, score and export; alone or under torchrun or deepspeed."""
+    from bigner.commands.validate import require_sound  # noqa: PLC0415
+    from bigner.config.seeds import parse_seeds, with_seeds  # noqa: PLC0415
+
+    config, source = load(run_file, overrides)
+    configs = [config]
+    if seeds is not None:
+        configs = with_seeds(config, parse_seeds(seeds, overrides or []))
+    require_sound(config, source.where)
+    with collector.loading():
+        from bigner.commands.train import train as run  # noqa: PLC0415
+        from bigner.config.advice import advice  # noqa: PLC0415
+        from bigner.errors import Stopped  # noqa: PLC0415
+        from bigner.log import inform  # noqa: PLC0415
+
+    world = start(config)
+    if world.is_main:
+        warn_all([str(warning) for warning in advice(config, source.where)])
+    try:
+        for number, one in enumerate(configs, start=1):
+            if world.is_main and seeds is not None:
+                inform(f"seed {one.seed} ({number} of {len(configs)}), in {one.run_dir}")
+            run(one, world)
+    except Stopped as stopped:
+        stopped.go_on = _going_on(run_file, overrides or [], config, seeds)
+        raise
+    if world.is_main and seeds is not None and config.data.splits() != ("train",):
+        _show_comparison([one.run_dir for one in configs])
+
+
+@app.command(cls=GuideCommand)
+def evaluate(
+    run_file: RunFile,
+    overrides: Overrides = None,
+    model: Annotated[
+        Path | None,
+        typer.Option(metavar="DIR", help="An exported model; the run's own, if not given."),
+    ] = None,
+    split: Annotated[
+        str, typer.Option(help="train, validation or test.", autocompletion=one_of(Split))
+    ] = "test",
+    predictions: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="FILE", help="Write word, gold tag, predicted tag and confidence as columns."
+        ),
+    ] = None,
+    as_json: AsJson = False,
+    _quiet: Quiet = False,
+) -> None:
+    """Score an exported model under any strategy and world size."""
+    from bigner.commands.validate import require_strategy  # noqa: PLC0415
+
+    config, source = load(run_file, overrides)
+    require_strategy(config, source.where)
+    chosen: Split = pick("--split", split, Split)
+    model_dir = model_folder(model or config.run_dir / "model")
+    require_place(predictions, "--predictions")
+    with collector.loading():
+        from bigner.commands.evaluate import evaluate as run  # noqa: PLC0415
+        from bigner.log import show_scores  # noqa: PLC0415
+
+    world = start(config)
+    scores = run(config, world, model_dir=model_dir, split=chosen, predictions_file=predictions)
+    if not world.is_main:
+        return
+    if as_json:
+        print(dump(scores))
+    else:
+        show_scores(chosen, scores)
+
+
+@app.command(cls=GuideCommand)
+def compare(
+    runs: Annotated[
+        list[Path],
+        typer.Argument(metavar="RUN_DIR...", help="Folders of finished runs, or that hold such."),
+    ],
+    split: Annotated[
+        str | None,
+        typer.Option(
+            help="test or validation; test where it was scored, if not given.",
+            autocompletion=one_of(ScoredSplit),
+        ),
+    ] = None,
+    head: Annotated[
+        str | None, typer.Option(metavar="NAME", help="The tag head, where runs have several.")
+    ] = None,
+    baseline: Annotated[
+        Path | None,
+        typer.Option(metavar="RUN_DIR", help="What to compare with; the first, if not given."),
+    ] = None,
+    output: Annotated[
+        Path | None,
+        typer.Option(metavar="FILE", help="Write the tables too: FILE.md, .json or .csv."),
+    ] = None,
+    _quiet: Quiet = False,
+    resamples: Annotated[
+        int, typer.Option(min=100, max=1_000_000, help="Resamples of the paired bootstrap.")
+    ] = 10_000,
+    as_json: AsJson = False,
+) -> None:
+    """Compare finished runs: means, speed, and what may be chance."""
+    from bigner.commands.compare import compare as run  # noqa: PLC0415
+    from bigner.commands.compare import require_kind, write  # noqa: PLC0415
+
+    require_scored_split(split)
+    require_kind(output)
+    require_place(output, "--output")
+    comparison = run(runs, split=split, head=head, baseline=baseline, resamples=resamples)
+    if output is not None:
+        write(comparison, output)
+    _show(comparison, as_json=as_json)
+
+
+@app.command(cls=GuideCommand)
+def report(
+    run_dir: Annotated[
+        Path, typer.Argument(metavar="RUN_DIR", help="The folder of a finished run.")
+    ],
+    other: Annotated[
+        Path | None,
+        typer.Argument(
+            metavar="[OTHER_RUN_DIR]", help="A second one to show beside it: what did it change?"
+        ),
+    ] = None,
+    split: Annotated[
+        str | None,
+        typer.Option(
+            help="test or validation; test where it was scored, if not given.",
+            autocompletion=one_of(ScoredSplit),
+        ),
+    ] = None,
+    head: Annotated[
+        str | None, typer.Option(metavar="NAME", help="The tag head, where runs have several.")
+    ] = None,
+    _quiet: Quiet = False,
+    output: Annotated[
+        Path, typer.Option(metavar="FILE", help="The page; an earlier one is replaced.")
+    ] = Path("report.html"),
+) -> None:
+    """Write a finished run as one HTML page: scores and every error."""
+    from bigner.commands.report import report as run  # noqa: PLC0415
+    from bigner.commands.report import require_html  # noqa: PLC0415
+
+    require_scored_split(split)
+    require_html(output)
+    require_place(output, "--output")
+    folders = [run_dir] if other is None else [run_dir, other]
+    warn_all(run(folders, output, split=split, head=head))
+    print(f"{output} is the report; open it in a browser")
+
+
+def _show_comparison(folders: list[Path]) -> None:
+    from bigner.commands.compare import compare as run  # noqa: PLC0415
+
+    _show(run(folders), as_json=False)
+
+
+def _show(comparison: Comparison, *, as_json: bool) -> None:
+    """Print a comparison, with its warnings where they do not disturb it."""
+    from bigner.comparison import tables  # noqa: PLC0415
+    from bigner.log import warn  # noqa: PLC0415
+
+    for warning in comparison.warnings:
+        warn(warning)
+    if as_json:
+        print(dump(tables.as_json(comparison)))
+    else:
+        tables.show(comparison)
+
+
+def _going_on(run_file: Path, overrides: list[str], config: RunConfig, seeds: str | None) -> str:
+    """The command that resumes a run that was stopped, and the runs after it."""
+    arguments = ["train", str(run_file), *overrides]
+    if seeds is not None:
+        arguments += ["--seeds", seeds]
+    # What the run was started with may say to start elsewhere, or to stop again.
+    if config.checkpoint.resume != "auto":
+        arguments.append("checkpoint.resume=auto")
+    if config.training.stop_after is not None:
+        arguments.append("training.stop_after=null")
+    launcher = "bigner"
+    if "TORCHELASTIC_RUN_ID" in os.environ:
+        processes = os.environ.get("LOCAL_WORLD_SIZE", "1")
+        launcher = f"torchrun --nproc-per-node {processes} -m bigner"
+    elif "RANK" in os.environ:
+        launcher = f"deepspeed --num_gpus {os.environ.get('LOCAL_SIZE', '1')} --module bigner"
+    return f"{launcher} {shlex.join(arguments)}"

@@ -1,0 +1,6 @@
+"""The state of a training run, and what is done with it between its steps."""
+
+from bigner.training.machine import versions
+from bigner.training.run import TrainingRun
+
+__all__ = ["TrainingRun", "versions"]
