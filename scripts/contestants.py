@@ -41,7 +41,8 @@ class Outcome:
     tokens: int
     """Their pieces."""
     loss: float
-    """Mean of the training losses of the measured steps."""
+    """Mean of the training losses logged in the measured steps; a line of bigner's is of its step,
+    one of the Trainer's of all since the line before."""
     evaluation_loss: float
     f1: float
     peak_memory_bytes: int

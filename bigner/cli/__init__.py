@@ -10,7 +10,7 @@ import typer
 
 # Importing them adds their commands.
 from bigner.cli import before, models, runs  # noqa: F401
-from bigner.cli.app import app
+from bigner.cli.root import app
 
 
 def strip_launcher_options(arguments: list[str]) -> list[str]:

@@ -8,7 +8,6 @@ from typing import Annotated
 import typer
 
 from bigner import collector
-from bigner.cli.app import app
 from bigner.cli.arguments import (
     AsJson,
     Overrides,
@@ -17,6 +16,7 @@ from bigner.cli.arguments import (
     load,
     warn_all,
 )
+from bigner.cli.root import app
 from bigner.config.schema import RunConfig
 from bigner.planning.hardware import GPUS
 from bigner.terminal.completion import one_of

@@ -10,12 +10,12 @@ from typing import Annotated, Any, cast
 import typer
 
 from bigner import collector
-from bigner.cli.app import app
 from bigner.cli.arguments import (
     model_folder,
     pick,
     require_place,
 )
+from bigner.cli.root import app
 from bigner.config.schema import Decoding, Precision
 from bigner.prediction.options import (
     Aggregation,

@@ -10,7 +10,6 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from bigner import collector
-from bigner.cli.app import app
 from bigner.cli.arguments import (
     AsJson,
     Overrides,
@@ -25,6 +24,7 @@ from bigner.cli.arguments import (
     start,
     warn_all,
 )
+from bigner.cli.root import app
 from bigner.config.schema import RunConfig, Split
 from bigner.terminal.completion import one_of
 from bigner.terminal.help import GuideCommand

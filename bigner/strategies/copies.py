@@ -2,54 +2,75 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator
 
 import torch
 
-# Values in front of a matrix are a multiple of this many, as products want them: 128 bytes of fp16.
-# So are all together, which AdamW's kernel for a GPU wants, or it takes them one by one.
+# Kernels like what they read to begin at a multiple of so many values, 128 bytes of fp16.
 _ALIGNED = 64
+
+# Their fp32 gradients, 16 MiB, come and go in each step: what is larger the C library fetches from
+# the system each time, and a GPU that is nearly full has no room for in one piece.
+_MOST_VALUES = 2**22
+
+
+def cut(parameters: Iterable[torch.Tensor]) -> Iterator[list[torch.Tensor]]:
+    """The parameters in lists that ``Copies`` may be made of.
+
+    A list has at most 2^22 values, or is one parameter; one is alone, too, if what came after it
+    would not be aligned.
+    """
+    values = 0
+    gathered: list[torch.Tensor] = []
+    for parameter in parameters:
+        if parameter.numel() % _ALIGNED:
+            yield [parameter]
+            continue
+        if gathered and values + parameter.numel() > _MOST_VALUES:
+            yield gathered
+            values, gathered = 0, []
+        values += parameter.numel()
+        gathered.append(parameter)
+    if gathered:
+        yield gathered
 
 
 class Copies:
-    """Parameters that are low-precision copies of fp32 masters, all of them laid end to end.
+    """Some parameters that are low-precision copies of fp32 masters, laid end to end as those are.
 
-    A GPU waits for its host where a step is small, and what is one tensor takes the host one call:
-    AdamW, the norm of the gradient, making the copies anew.
+    A GPU waits for its host where a step is small. AdamW, the norm of the gradient and making the
+    copies anew take the host a call for what is one tensor, however many parameters it is of.
 
     Args:
         parameters: in low precision; they become parts of one tensor, of undefined values.
     """
 
-    def __init__(self, parameters: Sequence[torch.Tensor]) -> None:
-        # What has another number of values comes last.
-        self.parameters = sorted(parameters, key=lambda p: p.numel() % _ALIGNED > 0)
-        """In the order in which they are laid."""
-        first, self._end = self.parameters[0], sum(p.numel() for p in self.parameters)
-        numel = -(-self._end // _ALIGNED) * _ALIGNED
+    def __init__(self, parameters: list[torch.Tensor]) -> None:
+        self.parameters = parameters
+        first, numel = parameters[0], sum(parameter.numel() for parameter in parameters)
         self._values = torch.empty(numel, dtype=first.dtype, device=first.device)
-        for parameter, part in zip(self.parameters, self.parts_of(self._values), strict=True):
+        for parameter, part in zip(parameters, self.parts_of(self._values), strict=True):
             parameter.data = part
         self.masters = torch.empty(numel, dtype=torch.float32, device=first.device)
-        """``[values of all parameters, and zeros up to a round number]``."""
-        self.masters[self._end :] = 0
+        """``[values of all parameters]``."""
 
-    def parts_of(self, flat: torch.Tensor) -> Sequence[torch.Tensor]:
+    def parts_of(self, flat: torch.Tensor) -> list[torch.Tensor]:
         """What lies as the masters do, as views in the parameters' shapes."""
         return torch._C._nn.unflatten_dense_tensors(flat, self.parameters)
 
     @torch.no_grad()
     def give_gradients(self) -> None:
-        """Add what a micro-batch gave the copies to the gradient of the masters, in fp32."""
+        """Add what a micro-batch gave the copies to the gradient of the masters, in fp32.
+
+        Where only some have a gradient, that of the others is zero.
+        """
         given = [p.grad for p in self.parameters if p.grad is not None]
         if not given:
             return
         is_first, is_whole = self.masters.grad is None, len(given) == len(self.parameters)
-        if is_first:
+        if self.masters.grad is None:
             empty = torch.empty_like if is_whole else torch.zeros_like
             self.masters.grad = empty(self.masters)
-            self.masters.grad[self._end :] = 0
-        assert self.masters.grad is not None
         parts = zip(self.parameters, self.parts_of(self.masters.grad), strict=True)
         wanted = [part for parameter, part in parts if parameter.grad is not None]
         put = torch._foreach_copy_ if is_first else torch._foreach_add_

@@ -98,7 +98,11 @@ def shard_fake_model(
     precision: Precision,
     world: World,
 ) -> Stepper:
-    """Shard a model of fake tensors as GPUs would, with their collectives; its optimizer."""
+    """Shard a model of fake tensors as GPUs would, with their collectives.
+
+    Returns:
+        What goes backward, with its optimizer's state; gradients are given to it by ``Fsdp.step``.
+    """
     with unset_fake_temporarily():
         mesh = _mesh_of(config, world)
     _shard_units(model, config, precision, mesh)

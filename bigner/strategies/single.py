@@ -13,7 +13,7 @@ from bigner.modeling import allocate
 from bigner.optim import parameter_groups
 from bigner.strategies.adamw import Groups, Stepper, TorchStrategy
 from bigner.strategies.base import DTYPES, PendingOutcome, Shard
-from bigner.strategies.copies import Copies
+from bigner.strategies.copies import Copies, cut
 
 
 class Single(TorchStrategy):
@@ -34,7 +34,7 @@ class Single(TorchStrategy):
             parameter.data = parameter.data.to(DTYPES[precision])
         allocate(model, world.device)
         self._trained: list[Copies] = []
-        """The copies of each group of the optimizer; none in fp32, where parameters are masters."""
+        """Of each group in turn; none in fp32, where parameters are masters."""
         self._frozen: list[Copies] = []
         stepper = None
         if training:
@@ -45,15 +45,16 @@ class Single(TorchStrategy):
         super().__init__(model, precision, stepper, cancel_mean=1)
 
     def _make_copies(self, model: PreTrainedModel, groups: Groups) -> Groups:
-        """The groups of the masters."""
-        self._trained = [Copies(group["params"]) for group in groups]
+        """The same groups, of masters."""
+        of_masters = []
+        for group in groups:
+            found = [Copies(parameters) for parameters in cut(group["params"])]
+            of_masters.append({**group, "params": [copies.masters for copies in found]})
+            self._trained += found
         # An export needs fp32 values of them, too.
-        frozen = [parameter for parameter in model.parameters() if not parameter.requires_grad]
-        self._frozen = [Copies(frozen)] if frozen else []
-        return [
-            {**group, "params": [copies.masters]}
-            for group, copies in zip(groups, self._trained, strict=True)
-        ]
+        frozen = (parameter for parameter in model.parameters() if not parameter.requires_grad)
+        self._frozen = [Copies(parameters) for parameters in cut(frozen)]
+        return of_masters
 
     def backward(self, loss_share: torch.Tensor, *, last: bool) -> None:
         super().backward(loss_share, last=last)

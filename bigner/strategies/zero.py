@@ -62,8 +62,7 @@ class Zero(Strategy):
         buffers = {name: buffer.clone() for name, buffer in model.named_buffers()}
         _allocate(model, DTYPES[precision])
         # Before the cut, which leaves parameters without the shapes that weight decay goes by.
-        groups = parameter_groups(model, training) if training else []
-        self._optimizer = adamw(groups, training) if training else None
+        self._optimizer = adamw(parameter_groups(model, training), training) if training else None
         if self._stage == 3:
             _partition(deepspeed, model, settings, DTYPES[precision])
         self._engine, _, _, _ = deepspeed.initialize(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import shutil
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -23,10 +23,7 @@ from bigner.table import TableFolder, UsedRows
 
 @dataclass
 class Checkpoints:
-    """What is saved of a run, at most one checkpoint being written; every verb is collective.
-
-    A resumed run has ``saved_step`` from the start.
-    """
+    """What is saved of a run, at most one checkpoint being written; every verb is collective."""
 
     config: RunConfig
     world: World
@@ -37,7 +34,7 @@ class Checkpoints:
     labels: tuple[str, ...]
     """The names of the logits."""
     total_steps: int
-    saved_step: int = 0
+    saved_step: int = field(default=0, init=False)
     """The step of the last checkpoint that was begun, or gone on from."""
 
     def __post_init__(self) -> None:
@@ -56,7 +53,7 @@ class Checkpoints:
         return self._saver.status
 
     def begin(self, step: int, state: Mapping[str, Any], *, with_best: bool) -> None:
-        """Begin to write a checkpoint; the one before is finished.
+        """Begin to write a checkpoint; ``finish`` the one before first.
 
         Args:
             step: done by then.

@@ -21,15 +21,15 @@ class Outcomes:
 
     config: RunConfig
     world: World
-    skipped: int = 0
+    skipped: int = field(default=0, init=False)
     """Steps that were skipped so far."""
-    skipped_in_a_row: int = 0
-    last: StepOutcome = field(
-        default_factory=lambda: StepOutcome(grad_norm=0.0, skipped=False, loss_scale=1.0)
-    )
-    """Of the last step that was settled."""
-    _pending: list[tuple[torch.Tensor, PendingOutcome]] = field(default_factory=list)
-    _losses: deque[torch.Tensor] = field(default_factory=lambda: deque(maxlen=_LOSSES_TOLD))
+    skipped_in_a_row: int = field(default=0, init=False)
+
+    def __post_init__(self) -> None:
+        self.last = StepOutcome(grad_norm=0.0, skipped=False, loss_scale=1.0)
+        """Of the last step that was settled."""
+        self._pending: list[tuple[torch.Tensor, PendingOutcome]] = []
+        self._losses: deque[torch.Tensor] = deque(maxlen=_LOSSES_TOLD)
 
     def note(self, loss_share: torch.Tensor, outcome: PendingOutcome) -> None:
         """Keep what a step will have come to.

@@ -236,7 +236,7 @@ class TrainingRun:
         self._heed_stop_after()
 
     def _heed_divergence(self) -> None:
-        """Save, and end a run that cannot go on with what a user needs to mend it."""
+        """Save and end a run that diverged, and tell how to mend it."""
         found = self.outcomes.divergence()
         if found is None:
             return

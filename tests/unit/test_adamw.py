@@ -6,8 +6,12 @@ import pytest
 import torch
 from torch import nn
 
-from bigner.strategies.adamw import total_norm
-from bigner.strategies.copies import Copies
+from bigner.config.schema import TrainingConfig
+from bigner.distributed import World
+from bigner.strategies.adamw import Stepper, total_norm
+from bigner.strategies.copies import Copies, cut
+
+SHAPES = ((8, 16), (64, 2))
 
 
 def test_the_norm_of_many_values_is_right() -> None:
@@ -24,9 +28,8 @@ def test_the_norm_is_that_of_all_tensors_together() -> None:
 
 
 def _copies() -> tuple[list[torch.Tensor], Copies]:
-    """A matrix, a vector of an odd number of values, and another matrix."""
-    shapes = ((8, 16), (5,), (64, 2))
-    parameters = [nn.Parameter(torch.empty(shape, dtype=torch.bfloat16)) for shape in shapes]
+    """Two matrices in bf16, of ones and of twos, and what holds them."""
+    parameters = [nn.Parameter(torch.empty(shape, dtype=torch.bfloat16)) for shape in SHAPES]
     copies = Copies(parameters)
     for number, part in enumerate(copies.parts_of(copies.masters), start=1):
         part.fill_(number)
@@ -34,15 +37,12 @@ def _copies() -> tuple[list[torch.Tensor], Copies]:
     return list(parameters), copies
 
 
-def test_copies_lie_where_kernels_like_them() -> None:
+def test_copies_are_what_their_masters_are() -> None:
     parameters, copies = _copies()
-    start = min(parameter.data_ptr() for parameter in parameters)
-    matrices = (parameters[0], parameters[2])
-    assert all((matrix.data_ptr() - start) % 128 == 0 for matrix in matrices)
-    assert copies.masters.numel() % 64 == 0
-    # In the order in which they lie.
-    assert [float(parameter.detach().min()) for parameter in parameters] == [1.0, 3.0, 2.0]
-    assert [float(parameter.detach().max()) for parameter in parameters] == [1.0, 3.0, 2.0]
+    assert copies.masters.dtype == torch.float32
+    for number, (parameter, shape) in enumerate(zip(parameters, SHAPES, strict=True), start=1):
+        assert torch.equal(parameter.detach(), torch.full(shape, number, dtype=torch.bfloat16))
+    assert parameters[1].data_ptr() == parameters[0].data_ptr() + 2 * parameters[0].numel()
 
 
 def test_what_got_no_gradient_counts_as_zero() -> None:
@@ -58,12 +58,19 @@ def test_what_got_no_gradient_counts_as_zero() -> None:
     assert float(total_norm([copies.masters.grad])) == pytest.approx(2 * 128**0.5)
 
 
-def test_zeros_behind_the_values_stay_zeros() -> None:
-    parameters, copies = _copies()
-    for parameter in parameters:
-        parameter.grad = torch.ones_like(parameter)
-    copies.give_gradients()
-    assert copies.masters.grad is not None
-    values = sum(parameter.numel() for parameter in parameters)
-    assert float(copies.masters.grad.sum()) == values
-    assert not copies.masters[values:].any()
+def test_what_nothing_depends_on_decays() -> None:
+    used, unused = torch.ones(3), torch.ones(3)
+    groups = [{"params": [used, unused], "weight_decay": 0.5, "lr_factor": 1.0}]
+    stepper = Stepper(groups, TrainingConfig(), "fp32", World())
+    used.grad = torch.ones(3)
+    assert stepper.step(0.1).wait().grad_norm == pytest.approx(3**0.5)
+    assert torch.allclose(unused, torch.full((3,), 1 - 0.1 * 0.5))
+    assert float(used[0]) < float(unused[0])
+
+
+def test_parameters_are_put_together_where_they_lie_well() -> None:
+    sizes = (2**21, 2**20, 5, 2**20, 64, 2**23, 64, 72)
+    parameters = [torch.empty(size, device="meta") for size in sizes]
+    found = [[parameter.numel() for parameter in some] for some in cut(parameters)]
+    assert found == [[5], [2**21, 2**20, 2**20], [64], [2**23], [72], [64]]
+    assert list(cut([])) == []
