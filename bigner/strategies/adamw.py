@@ -15,7 +15,7 @@ from bigner.distributed import World
 from bigner.strategies.base import PendingOutcome, Strategy
 from bigner.strategies.precision import computed_in
 
-_SUMMED_AT_ONCE = 2**16
+_SUMMED_AT_ONCE = 2**17
 
 ZerosLike = Callable[[torch.Tensor], torch.Tensor]
 Groups = list[dict[str, Any]]

@@ -9,15 +9,15 @@ import torch
 # Kernels like what they read to begin at a multiple of so many values, 128 bytes of fp16.
 _ALIGNED = 64
 
-# Their fp32 gradients, 16 MiB, come and go in each step: what is larger the C library fetches from
-# the system each time, and a GPU that is nearly full has no room for in one piece.
-_MOST_VALUES = 2**22
+# Their fp32 gradients, 4 MiB, come and go in each step: what is much larger the C library fetches
+# from the system each time, and a GPU that is nearly full has no room for in one piece.
+_MOST_VALUES = 2**20
 
 
 def cut(parameters: Iterable[torch.Tensor]) -> Iterator[list[torch.Tensor]]:
     """The parameters in lists that ``Copies`` may be made of.
 
-    A list has at most 2^22 values, or is one parameter; one is alone, too, if what came after it
+    A list has at most 2^20 values, or is one parameter; one is alone, too, if what came after it
     would not be aligned.
     """
     values = 0
