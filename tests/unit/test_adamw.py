@@ -15,11 +15,10 @@ SHAPES = ((8, 16), (64, 2))
 
 
 def test_the_norm_of_many_values_is_right() -> None:
-    values = torch.full((2**23,), 0.1)
-    exact = (len(values) * 0.1**2) ** 0.5
-    assert float(total_norm([values])) == pytest.approx(exact, rel=1e-5)
-    # What it is for: torch's own norm of so many is further off.
-    assert float(torch.linalg.vector_norm(values)) != pytest.approx(exact, rel=1e-5)
+    values = torch.rand(2**23, generator=torch.Generator().manual_seed(1))
+    exact = float(values.double().square().sum().sqrt())
+    # torch's own norm of so many is off by 3e-4.
+    assert float(total_norm([values])) == pytest.approx(exact, rel=2e-6)
 
 
 def test_the_norm_is_that_of_all_tensors_together() -> None:
@@ -69,8 +68,8 @@ def test_what_nothing_depends_on_decays() -> None:
 
 
 def test_parameters_are_put_together_where_they_lie_well() -> None:
-    sizes = (2**19, 2**18, 5, 2**18, 64, 2**21, 64, 72)
+    sizes = (2**19, 2**18, 5, 2**18, 64, 2**21, 64, 36)
     parameters = [torch.empty(size, device="meta") for size in sizes]
     found = [[parameter.numel() for parameter in some] for some in cut(parameters)]
-    assert found == [[5], [2**19, 2**18, 2**18], [64], [2**21], [72], [64]]
+    assert found == [[5], [2**19, 2**18, 2**18], [64], [2**21], [36], [64]]
     assert list(cut([])) == []
