@@ -231,25 +231,15 @@ def machine(device: str) -> dict[str, Any]:
             versions[name] = metadata.version(name)
         except metadata.PackageNotFoundError:
             continue
+    import torch  # noqa: PLC0415
+
     from bigner import __version__  # noqa: PLC0415
+    from bigner.training.machine import device_name  # noqa: PLC0415
 
     versions["bigner"] = __version__
     return {
         "date": time.strftime("%Y-%m-%d"),
-        "device": _device_name(device),
+        "device": device_name(torch.device(device)),
         "cores": os.cpu_count(),
         "versions": versions,
     }
-
-
-def _device_name(device: str) -> str:
-    if device == "cuda":
-        import torch  # noqa: PLC0415
-
-        return torch.cuda.get_device_name(0)
-    named = [
-        line.split(":", 1)[1].strip()
-        for line in Path("/proc/cpuinfo").read_text().splitlines()
-        if line.startswith("model name")
-    ]
-    return named[0] if named else "an unknown processor"

@@ -1,4 +1,6 @@
-"""What several commands are given, and how it is checked before anything heavy is loaded."""
+"""What several commands are given, how it is checked before anything heavy is loaded, and how they
+answer.
+"""
 
 from __future__ import annotations
 
@@ -9,11 +11,10 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 import typer
 
 from bigner.config.schema import RunConfig
-from bigner.terminal.completion import overrides_of, run_files
+from bigner.terminal.completion import one_of, overrides_of, run_files
 
 if TYPE_CHECKING:
     from bigner.config.load import Source
-    from bigner.distributed import World
 
 RunFile = Annotated[
     Path, typer.Argument(metavar="RUN.YAML", help="The run file.", autocompletion=run_files)
@@ -28,7 +29,20 @@ Overrides = Annotated[
 ]
 ScoredSplit = Literal["test", "validation"]
 """The splits that a run keeps predictions of."""
-
+SplitOfRuns = Annotated[
+    str | None,
+    typer.Option(
+        help="test or validation; test where it was scored, if not given.",
+        autocompletion=one_of(ScoredSplit),
+    ),
+]
+HeadOfRuns = Annotated[
+    str | None, typer.Option(metavar="NAME", help="The tag head, where runs have several.")
+]
+NewFolder = Annotated[Path, typer.Argument(metavar="DIR", help="A folder that is not there yet.")]
+TrustRemoteCode = Annotated[
+    bool, typer.Option("--trust-remote-code", help="Run Python code that lies with the model.")
+]
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON on standard output.")]
 
 
@@ -77,13 +91,6 @@ def require_place(file: Path | None, option: str) -> None:
 
     if file is not None:
         require_place_for(file, option)
-
-
-def start(config: RunConfig) -> World:
-    """This process among those of the run."""
-    from bigner.distributed import start_for  # noqa: PLC0415
-
-    return start_for(config)
 
 
 def dump(values: Any) -> str:

@@ -10,6 +10,7 @@ import typer
 from bigner import collector
 from bigner.cli.arguments import (
     AsJson,
+    NewFolder,
     Overrides,
     RunFile,
     dump,
@@ -26,7 +27,7 @@ from bigner.terminal.quiet import Quiet
 
 @app.command(cls=GuideCommand)
 def init(
-    folder: Annotated[Path, typer.Argument(metavar="DIR", help="A folder that is not there yet.")],
+    folder: NewFolder,
 ) -> None:
     """Write a ready project: letters, a small model, two run files."""
     from bigner.commands.init import init_project  # noqa: PLC0415

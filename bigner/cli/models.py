@@ -11,6 +11,8 @@ import typer
 
 from bigner import collector
 from bigner.cli.arguments import (
+    NewFolder,
+    TrustRemoteCode,
     model_folder,
     pick,
     require_place,
@@ -113,9 +115,7 @@ def predict(  # noqa: PLR0913, PLR0917
     precision: Annotated[
         str, typer.Option(help="fp32, bf16 or fp16.", autocompletion=one_of(Precision))
     ] = "fp32",
-    trust_remote_code: Annotated[
-        bool, typer.Option("--trust-remote-code", help="Run Python code that lies with the model.")
-    ] = False,
+    trust_remote_code: TrustRemoteCode = False,
 ) -> None:
     """Find entities in texts of any length; alone or under torchrun."""
     from bigner.prediction.sources import source_of  # noqa: PLC0415
@@ -164,7 +164,7 @@ def export(
     checkpoint: Annotated[
         Path, typer.Argument(metavar="CHECKPOINT", help="RUN_DIR/checkpoints/step-00000500")
     ],
-    folder: Annotated[Path, typer.Argument(metavar="DIR", help="A folder that is not there yet.")],
+    folder: NewFolder,
     _quiet: Quiet = False,
     dtype: Annotated[
         str,
@@ -195,10 +195,8 @@ def onnx(
         Path,
         typer.Argument(metavar="MODEL", help="An exported model, or the folder of a finished run."),
     ],
-    folder: Annotated[Path, typer.Argument(metavar="DIR", help="A folder that is not there yet.")],
-    trust_remote_code: Annotated[
-        bool, typer.Option("--trust-remote-code", help="Run Python code that lies with the model.")
-    ] = False,
+    folder: NewFolder,
+    trust_remote_code: TrustRemoteCode = False,
 ) -> None:
     """Write an exported model as an ONNX graph, compared in onnxruntime.
 

@@ -12,16 +12,16 @@ import typer
 from bigner import collector
 from bigner.cli.arguments import (
     AsJson,
+    HeadOfRuns,
     Overrides,
     RunFile,
-    ScoredSplit,
+    SplitOfRuns,
     dump,
     load,
     model_folder,
     pick,
     require_place,
     require_scored_split,
-    start,
     warn_all,
 )
 from bigner.cli.root import app
@@ -60,10 +60,11 @@ def train(
     with collector.loading():
         from bigner.commands.train import train as run  # noqa: PLC0415
         from bigner.config.advice import advice  # noqa: PLC0415
+        from bigner.distributed import start_for  # noqa: PLC0415
         from bigner.errors import Stopped  # noqa: PLC0415
         from bigner.log import inform  # noqa: PLC0415
 
-    world = start(config)
+    world = start_for(config)
     if world.is_main:
         warn_all([str(warning) for warning in advice(config, source.where)])
     try:
@@ -108,9 +109,10 @@ def evaluate(
     require_place(predictions, "--predictions")
     with collector.loading():
         from bigner.commands.evaluate import evaluate as run  # noqa: PLC0415
+        from bigner.distributed import start_for  # noqa: PLC0415
         from bigner.log import show_scores  # noqa: PLC0415
 
-    world = start(config)
+    world = start_for(config)
     scores = run(config, world, model_dir=model_dir, split=chosen, predictions_file=predictions)
     if not world.is_main:
         return
@@ -126,16 +128,8 @@ def compare(
         list[Path],
         typer.Argument(metavar="RUN_DIR...", help="Folders of finished runs, or that hold such."),
     ],
-    split: Annotated[
-        str | None,
-        typer.Option(
-            help="test or validation; test where it was scored, if not given.",
-            autocompletion=one_of(ScoredSplit),
-        ),
-    ] = None,
-    head: Annotated[
-        str | None, typer.Option(metavar="NAME", help="The tag head, where runs have several.")
-    ] = None,
+    split: SplitOfRuns = None,
+    head: HeadOfRuns = None,
     baseline: Annotated[
         Path | None,
         typer.Option(metavar="RUN_DIR", help="What to compare with; the first, if not given."),
@@ -174,16 +168,8 @@ def report(
             metavar="[OTHER_RUN_DIR]", help="A second one to show beside it: what did it change?"
         ),
     ] = None,
-    split: Annotated[
-        str | None,
-        typer.Option(
-            help="test or validation; test where it was scored, if not given.",
-            autocompletion=one_of(ScoredSplit),
-        ),
-    ] = None,
-    head: Annotated[
-        str | None, typer.Option(metavar="NAME", help="The tag head, where runs have several.")
-    ] = None,
+    split: SplitOfRuns = None,
+    head: HeadOfRuns = None,
     _quiet: Quiet = False,
     output: Annotated[
         Path, typer.Option(metavar="FILE", help="The page; an earlier one is replaced.")

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 
 import torch
 
@@ -67,13 +67,14 @@ class Copies:
         given = [p.grad for p in self.parameters if p.grad is not None]
         if not given:
             return
-        is_first, is_whole = self.masters.grad is None, len(given) == len(self.parameters)
+        put: Callable[..., None] = torch._foreach_add_
         if self.masters.grad is None:
-            empty = torch.empty_like if is_whole else torch.zeros_like
-            self.masters.grad = empty(self.masters)
+            put = torch._foreach_copy_
+            is_whole = len(given) == len(self.parameters)
+            made_as = torch.empty_like if is_whole else torch.zeros_like
+            self.masters.grad = made_as(self.masters)
         parts = zip(self.parameters, self.parts_of(self.masters.grad), strict=True)
         wanted = [part for parameter, part in parts if parameter.grad is not None]
-        put = torch._foreach_copy_ if is_first else torch._foreach_add_
         put(wanted, given)
         for parameter in self.parameters:
             parameter.grad = None
