@@ -97,7 +97,11 @@ class Strategy(ABC):
 
     @abstractmethod
     def publish(self) -> None:
-        """Make what was written into the shards the values that are computed with."""
+        """Make what was written into the shards the values that are computed with.
+
+        The next ``forward`` or ``predict`` computes with them alone, whatever the backend still
+        held of earlier values: gathered, prefetched or replicated.
+        """
 
     @abstractmethod
     def scalars(self) -> dict[str, float]:

@@ -61,10 +61,7 @@ class Fsdp(TorchStrategy):
         return super().step(learning_rate)
 
     def shards(self) -> Iterator[Shard]:
-        # A forward without a backward leaves the root gathered; its parameters would be whole.
-        for module in self._model.modules():
-            if isinstance(module, FSDPModule):
-                module.reshard()
+        self._reshard()
         copy, rank = self._mesh.get_coordinate() or (0, 0)
         for name, parameter in self._model.named_parameters():
             owned = self._owned[parameter]
@@ -78,10 +75,17 @@ class Fsdp(TorchStrategy):
             offset = first_row * (parameter.numel() // rows)
             yield Shard(name, tuple(parameter.shape), offset, stop, **flat)
 
+    def _reshard(self) -> None:
+        """Free what a forward without a backward leaves gathered: the root, at least."""
+        for module in self._model.modules():
+            if isinstance(module, FSDPModule):
+                module.reshard()
+
     def publish(self) -> None:
-        """Give the other copies of the model what was written into the first one's shards; the
-        low-precision weights are made of those in every forward.
+        """Give the other copies of the model what was written into the first one's shards; every
+        gather makes the low-precision weights from those.
         """
+        self._reshard()
         if self._mesh.size(0) == 1:
             return
         group = self._mesh.get_group(0)

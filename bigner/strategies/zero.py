@@ -210,13 +210,16 @@ class Zero(Strategy):
         if self._stage < 3:
             self._publish_replicated()
             return
+        # A forward leaves parameters gathered or on their way: those below the persistence
+        # threshold always, and without a backward also those that the backward would use again.
+        # Release them all, or the next forward computes with their old values.
+        self._engine.optimizer.empty_partition_cache()
         for shard, parameter in zip(self.shards(), self._engine.module.parameters(), strict=True):
             parameter.ds_tensor.data[: shard.numel].copy_(shard.master)
-            # ZeRO++'s copy within the node is made again from the next gather.
+            # ZeRO++ copies the partition within the node again at the next gather.
             parameter.ds_secondary_tensor = None
-        # Small parameters stay gathered from one step to the next: gather them anew.
+        # DeepSpeed expects the small ones to be gathered between steps.
         if persistent := self._engine.optimizer.persistent_parameters:
-            persistent[0].partition(persistent)
             persistent[0].all_gather(persistent)
 
     def _publish_replicated(self) -> None:

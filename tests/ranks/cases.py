@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import gc
 import json
-from collections.abc import Sequence
+import math
+import zlib
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -13,11 +15,11 @@ import torch
 from bigner.commands.evaluate import evaluate
 from bigner.commands.train import train
 from bigner.config.load import load_config
-from bigner.config.schema import ModelConfig
+from bigner.config.schema import ModelConfig, RunConfig
 from bigner.distributed import World
 from bigner.evaluation.gather import gather_padded, gather_stretches
 from bigner.modeling import build_model, lookup_table, units
-from bigner.strategies import open_strategy
+from bigner.strategies import Shard, open_strategy
 from bigner.weights import InitialWeights
 
 
@@ -171,3 +173,66 @@ def left_behind(
         size = sum(4 * parameter.numel() for parameter in model.parameters())
         found[name] = {"left": sum(storages.values()), "model": size}
     return found
+
+
+def logits_after_publish(
+    world: World, *, run_file: str, runs: dict[str, list[str]]
+) -> dict[str, dict[str, list[float]]]:
+    """Logits of each set of overrides after other values were written into its shards.
+
+    Values are written three times: after a training step, after a prediction, and into shards that
+    were listed before a prediction. Then the model predicts, predicts again, and computes in
+    training mode.
+    """
+    return {
+        name: _logits_after_publish(world, load_config(run_file, overrides))
+        for name, overrides in runs.items()
+    }
+
+
+def _logits_after_publish(world: World, config: RunConfig) -> dict[str, list[float]]:
+    model = build_model(config.model, ("O", "B-X", "I-X"))
+    strategy = open_strategy(config, world, model)
+    inputs = {
+        "input_ids": torch.arange(5, 21).view(2, 8),
+        "attention_mask": torch.ones(2, 8, dtype=torch.long),
+    }
+
+    def train_step() -> torch.Tensor:
+        logits = strategy.forward(inputs)
+        strategy.backward(logits.float().square().mean() / world.size, last=True)
+        assert not strategy.step(1e-2).wait().skipped
+        return logits.detach()
+
+    def write_values(shards: Iterable[Shard], seed: int) -> None:
+        for shard in shards:
+            whole = _values_of(shard.name, shard.shape, seed)
+            shard.master.copy_(whole[shard.offset : shard.offset + shard.numel])
+        strategy.publish()
+
+    found = {}
+    write_values(strategy.shards(), seed=0)
+    # ZeRO-3 records the order of layers in the first steps and keeps parameters gathered later.
+    for _ in range(3):
+        train_step()
+    write_values(strategy.shards(), seed=1)
+    found["predict after a step"] = strategy.predict(inputs)
+    write_values(strategy.shards(), seed=2)
+    found["predict after predict"] = strategy.predict(inputs)
+    found["predict again"] = strategy.predict(inputs)
+    shards = list(strategy.shards())
+    strategy.predict(inputs)
+    write_values(shards, seed=3)
+    found["predict, shards listed before"] = strategy.predict(inputs)
+    write_values(strategy.shards(), seed=4)
+    found["train after predict"] = train_step()
+    write_values(strategy.shards(), seed=5)
+    found["train after a step"] = train_step()
+    strategy.close()
+    return {name: logits.float().flatten().tolist() for name, logits in found.items()}
+
+
+def _values_of(name: str, shape: Sequence[int], seed: int) -> torch.Tensor:
+    """The flattened values of a parameter that follow from its name and a seed."""
+    generator = torch.Generator().manual_seed(zlib.crc32(f"{name} {seed}".encode()))
+    return torch.randn(math.prod(shape), generator=generator) * 0.2

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +15,7 @@ from bigner.distributed import World
 from bigner.predictions import read_predictions
 from tests.ranks import cases
 from tests.ranks.launch import run_ranks
-from tests.ranks.project import write_project
+from tests.ranks.project import train_everywhere, write_project
 
 BATCH_SIZES = (1, 7, 32)
 DECODINGS = ("argmax", "iob2")
@@ -167,25 +168,66 @@ def test_the_exported_model_scores_as_it_did_in_training(
     assert trained["best_step"] <= trained["steps"]
 
 
-def test_zero_scores_test_with_the_weights_it_exports(project: Path) -> None:
-    """The best weights are read back into the shards, and small parameters stay gathered there."""
-    run = [
-        *TRAINING,
-        "strategy={kind: zero}",
-        f"run_dir={project}/zero",
-        "training.micro_batch_size=16",
-        "evaluation.metric=loss",
-    ]
-    run_file = str(project / "run.yaml")
-    ranks = run_ranks(
-        2, cases.train_runs, project / "train-zero", run_file=run_file, runs={"zero": run}
-    )
-    summary = ranks[0]["zero"]["summary"]
+# A high rate on a trained model: the first evaluation is the best.
+WORSENING = [
+    *TRAINING,
+    "training.max_steps=12",
+    "training.global_batch_size=36",
+    "training.learning_rate=1e-2",
+    "model.training_type=fine_tuning",
+    "evaluation.every=4",
+]
+# Under a threshold of 0 ZeRO-3 gathers parameters at need, and above these models' sizes it keeps
+# them gathered.
+WORSENED = {
+    "single": (1, "strategy={kind: single}"),
+    "fsdp-2": (2, "strategy={kind: fsdp}"),
+    "fsdp-3": (3, "strategy={kind: fsdp}"),
+    "zero1": (2, "strategy={kind: zero, stage: 1}"),
+    "zero2": (2, "strategy={kind: zero, stage: 2}"),
+    "zero3": (2, "strategy={kind: zero, deepspeed_config: FOLDER/gathered-at-need.json}"),
+    "zero3-persistent": (2, "strategy={kind: zero}"),
+}
+
+
+@pytest.fixture(scope="module")
+def worsened(project: Path, trained: dict[str, Any]) -> dict[str, dict[str, Any]]:
+    """Summaries of runs whose last weights are not their best, one launch for each world size."""
+    tuning = {"zero_optimization": {"stage3_param_persistence_threshold": 0}}
+    (project / "gathered-at-need.json").write_text(json.dumps(tuning))
+    found = {}
+    for size in (1, 2, 3):
+        runs = {
+            name: [
+                *WORSENING,
+                f"model.name_or_path={trained['model']}",
+                strategy.replace("FOLDER", str(project)),
+                f"training.micro_batch_size={36 // size}",
+                f"run_dir={project}/worsened-{name}",
+            ]
+            for name, (ranks, strategy) in WORSENED.items()
+            if ranks == size
+        }
+        results = train_everywhere(project, f"worsened-{size}", size, runs)
+        found |= {name: result["summary"] for name, result in results.items()}
+    return found
+
+
+@pytest.mark.parametrize("name", list(WORSENED))
+def test_the_test_scores_of_a_run_are_those_of_the_model_it_exports(
+    name: str, project: Path, worsened: dict[str, dict[str, Any]]
+) -> None:
+    """The best weights are read back into the shards when the last evaluation is not the best."""
+    summary = worsened[name]
     assert summary["best_step"] < summary["steps"]
     again = cases.evaluate_runs(
-        World(), run_file=run_file, model=summary["model"], runs={"again": WINDOWS}
+        World(),
+        run_file=str(project / "run.yaml"),
+        model=summary["model"],
+        runs={f"worsened-{name}": WINDOWS},
     )
-    assert _without_speed(again["again"]) == _without_speed(summary["test"])
+    assert _without_speed(again[f"worsened-{name}"]) == _without_speed(summary["test"])
+    assert summary["test"]["f1"] > 0.1
 
 
 def test_gather_agrees_on_the_longest_and_pads(tmp_path: Path) -> None:
