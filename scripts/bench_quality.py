@@ -44,6 +44,8 @@ from bigner.predictions import read_predictions
 RUN = Path(__file__).resolve().with_name("quality_run.py")
 WEIGHTS = ("last", "best")
 RESAMPLES = 10_000
+DECODED = "+iob2"
+"""Behind a variant's name: its runs again, scored under ``evaluation.decoding: iob2``."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,7 +73,6 @@ VARIANTS: dict[str, tuple[str, ...]] = {
     "pools_of_1": ("training.pool_batches=1",),
     "pools_of_4": ("training.pool_batches=4",),
     "pools_of_32": ("training.pool_batches=32",),
-    "iob2": ("evaluation.decoding=iob2",),
     "smoothing": ("loss.label_smoothing=0.1",),
     "o_half": ("loss.class_weights={O: 0.5}",),
     "effective_number": ("loss.class_weights=effective_number",),
@@ -100,6 +101,7 @@ def main() -> None:
         for task in options.tasks
         for seed in options.seeds
         for variant in options.variants
+        if not variant.endswith(DECODED)
     ]
     with ThreadPoolExecutor(options.processes) as pool:
         for line in pool.map(lambda one: _run(options, run_files[one[0]], *one), grid):
@@ -126,7 +128,7 @@ def _options() -> argparse.Namespace:
         "--variants",
         default=f"{TRAINER},bigner",
         help=f"the first is the baseline; of {', '.join([TRAINER, *VARIANTS])},\n"
-        "or NAME:field=value;field=value",
+        f"or NAME:field=value;field=value; NAME{DECODED} scores the runs of NAME under IOB2",
     )
     parser.add_argument("--precision", default="bf16", choices=["fp32", "bf16"])
     parser.add_argument("--epochs", type=int, help="in place of the task's")
@@ -148,7 +150,8 @@ def _variant(parser: argparse.ArgumentParser, text: str) -> tuple[str, tuple[str
     name, given, fields = text.partition(":")
     if given:
         return name, tuple(fields.split(";"))
-    if name != TRAINER and name not in VARIANTS:
+    known = name.removesuffix(DECODED)
+    if known != TRAINER and known not in VARIANTS:
         parser.error(f"--variants: {name} is none of {', '.join([TRAINER, *VARIANTS])}")
     return name, VARIANTS.get(name, ())
 
@@ -189,7 +192,11 @@ def _write_run(options: argparse.Namespace, name: str) -> Path:
 def _folder(options: argparse.Namespace, task: str, variant: str, seed: int) -> Path:
     epochs = options.epochs or TASKS[task].epochs
     group = f"{options.precision}-{epochs}-epochs-{options.evaluations}"
-    return Path(options.folder / task / group / variant / f"seed-{seed}")
+    return Path(options.folder / task / group / variant.removesuffix(DECODED) / f"seed-{seed}")
+
+
+def _decoding(variant: str) -> str:
+    return "iob2" if variant.endswith(DECODED) else "argmax"
 
 
 def _run(options: argparse.Namespace, run_file: Path, task: str, variant: str, seed: int) -> str:
@@ -217,7 +224,7 @@ def _run(options: argparse.Namespace, run_file: Path, task: str, variant: str, s
         if done.returncode:
             return f"{folder}: FAILED with {done.returncode}; see {folder.with_suffix('.log')}"
     result = json.loads((folder / "result.json").read_text())
-    scores = ", ".join(f"{which} {result['test'][which]['f1']:.4f}" for which in WEIGHTS)
+    scores = ", ".join(f"{name} {test['f1']:.4f}" for name, test in result["test"].items())
     return f"{task}, {variant}, seed {seed}: test F1 {scores}; {result['curve'][-1]['seconds']} s"
 
 
@@ -239,7 +246,8 @@ def _report(options: argparse.Namespace, task: str) -> dict[str, dict[str, Any]]
     for which in WEIGHTS:
         counts = {
             variant: [
-                _counts(_folder(options, task, variant, seed) / f"{which}.tsv") for seed in runs
+                _counts(_folder(options, task, variant, seed) / f"{which}-{_decoding(variant)}.tsv")
+                for seed in runs
             ]
             for variant, runs in results.items()
         }

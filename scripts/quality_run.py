@@ -3,12 +3,12 @@
     python scripts/quality_run.py bigner|trainer RUN.yaml FOLDER [field=value ...]
 
 The run file gives ``training.max_steps`` and a number of steps in ``evaluation.every``. Whoever
-trains, ``bigner evaluate``'s scorer scores both sets of weights. FOLDER gets ``last.tsv`` and
-``best.tsv``, the predictions on test, and at the end ``result.json``:
+trains, ``bigner evaluate``'s scorer scores both sets of weights, under each decoding. FOLDER gets
+the predictions on test, ``last-argmax.tsv`` and so on, and at the end ``result.json``:
 
 * ``curve``: of each evaluation on validation its step, F1, and the seconds of training until then,
   those of evaluation not counted
-* ``best_step``, and ``test``: the scores of ``last`` and ``best``
+* ``best_step``, and ``test``: the scores of ``last-argmax``, ``last-iob2`` and so on
 """
 
 from __future__ import annotations
@@ -36,6 +36,7 @@ from bigner.modeling import load_tokenizer
 from bigner.run_dir import RunDir
 
 WEIGHTS = ("last", "best")
+DECODINGS = ("argmax", "iob2")
 
 
 def main() -> None:
@@ -52,16 +53,16 @@ def main() -> None:
     config = load_config(options.run_file, [*options.overrides, f"run_dir={folder / 'run'}"])
     by = _by_bigner if options.contestant == "bigner" else _by_trainer
     result, models = by(config, folder)
-    # The weights alone differ: precision and decoding are the run's on both sides.
     result["test"] = {
-        which: evaluate(
-            config,
+        f"{which}-{decoding}": evaluate(
+            RunConfig.model_validate(_with(config, evaluation={"decoding": decoding})),
             World(),
             model_dir=models[which],
             split="test",
-            predictions_file=folder / f"{which}.tsv",
+            predictions_file=folder / f"{which}-{decoding}.tsv",
         )
         for which in WEIGHTS
+        for decoding in DECODINGS
     }
     for path in (folder / "run", *models.values()):
         shutil.rmtree(path, ignore_errors=True)
@@ -73,12 +74,18 @@ def main() -> None:
 def _by_bigner(config: RunConfig, folder: Path) -> tuple[dict[str, Any], dict[str, Path]]:
     steps = config.training.max_steps
     last_only = {"every_steps": steps, "keep_last": 1}
-    config = RunConfig.model_validate({**config.model_dump(mode="json"), "checkpoint": last_only})
+    config = RunConfig.model_validate(_with(config, checkpoint=last_only))
     summary = train(config, World())
     run_dir = RunDir(config.run_dir)
     export(run_dir.checkpoints / f"step-{steps:08}", folder / "last-model", samples=0)
     result = {"curve": _curve(config, run_dir.path), "best_step": summary["best_step"]}
     return result, {"last": folder / "last-model", "best": Path(summary["model"])}
+
+
+def _with(config: RunConfig, **sections: dict[str, Any]) -> dict[str, Any]:
+    """The config's content with some fields of some sections changed."""
+    content = config.model_dump(mode="json", exclude_unset=True)
+    return content | {name: content.get(name, {}) | new for name, new in sections.items()}
 
 
 def _curve(config: RunConfig, run_dir: Path) -> list[dict[str, float]]:

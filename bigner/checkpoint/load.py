@@ -87,7 +87,9 @@ def load(folder: Path, manifest: Manifest, strategy: Strategy) -> None:
         strange.discard(shard.name)
         for kind in KINDS:
             target = getattr(shard, kind)
-            if target is not None and shard.numel:
+            # A run that kept no moving average left none; one begins with the next step.
+            absent = kind == "average" and not manifest.keeps_average
+            if target is not None and shard.numel and not absent:
                 _read(folder, saved, shard, kind, target[: shard.numel])
     if strange:
         raise CheckpointError(f"{folder} has {sorted(strange)[0]}, which this model has not")
@@ -106,7 +108,7 @@ def _read(
             continue
         if kind not in part.sha256:
             raise CheckpointError(
-                f"{folder} has no optimizer state of {shard.name}, which was frozen in that run"
+                f"{folder} has no {kind} of {shard.name}, which that run did not train"
             )
         piece = target[start - shard.offset : stop - shard.offset]
         path = folder / part.file
@@ -117,7 +119,8 @@ def _read(
 
 
 def read_parameter(folder: Path, manifest: Manifest, name: str) -> torch.Tensor:
-    """The fp32 values of a whole parameter of a checkpoint.
+    """The fp32 values of a whole parameter of a checkpoint: what the run would predict with, which
+    is the moving average where it keeps one.
 
     Raises:
         CheckpointError: its file cannot be read.
@@ -129,5 +132,7 @@ def read_parameter(folder: Path, manifest: Manifest, name: str) -> torch.Tensor:
         reason = f"{name} of shape {saved.shape} is not to be held ({error})"
         raise CheckpointError(one_line(str(folder), reason)) from None
     whole = Shard(name, saved.shape, 0, values.numel(), values.view(-1))
-    _read(folder, saved, whole, "master", whole.master)
+    is_frozen = any("exp_avg" not in part.sha256 for part in saved.ranges)
+    kind: TensorKind = "average" if manifest.keeps_average and not is_frozen else "master"
+    _read(folder, saved, whole, kind, whole.master)
     return values

@@ -23,9 +23,10 @@ from bigner.tensor_files import numel_of
 FORMAT_VERSION = 2
 MANIFEST = "manifest.json"
 
-TensorKind = Literal["master", "exp_avg", "exp_avg_sq"]
-KINDS: tuple[TensorKind, ...] = ("master", "exp_avg", "exp_avg_sq")
-"""What is kept of a range: the fp32 values and AdamW's moments."""
+TensorKind = Literal["master", "exp_avg", "exp_avg_sq", "average"]
+KINDS: tuple[TensorKind, ...] = ("master", "exp_avg", "exp_avg_sq", "average")
+"""What is kept of a range: the fp32 values, AdamW's moments and, where a run keeps one, the moving
+average of the values."""
 
 # A name and no path: a manifest cannot point out of its folder.
 _FileName = Annotated[str, Field(pattern=r"^shards-[0-9]{5}\.safetensors$")]
@@ -117,10 +118,15 @@ class Manifest(_Part):
     world_size: Annotated[int, Field(ge=1)]
     versions: dict[str, str]
     scalars: dict[str, float]
-    """Optimizer step and, under fp16, the loss scale."""
+    """Optimizer step, under fp16 the loss scale, and the steps of the moving average, if any."""
     files: dict[_FileName, _Count]
     """Bytes of each file."""
     parameters: dict[str, SavedParameter]
+
+    @property
+    def keeps_average(self) -> bool:
+        """Whether the run keeps a moving average of its weights."""
+        return "average_steps" in self.scalars
 
     @field_validator("scalars")
     @classmethod
@@ -132,6 +138,8 @@ class Manifest(_Part):
             raise ValueError(f"has no {absent[0]}")
         if scalars.get("loss_scale", 1.0) <= 0.0:
             raise ValueError("loss_scale must be more than 0")
+        if scalars.get("average_steps", 0.0) < 0.0:
+            raise ValueError("average_steps must be 0 or more")
         return scalars
 
     @model_validator(mode="after")

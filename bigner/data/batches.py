@@ -42,8 +42,11 @@ class TrainingStep:
 class TrainingPlan:
     """All steps of a training run.
 
-    Windows of similar length are put together within pools of some global batches: large enough
-    that ranks have equal work, small enough that batches stay random.
+    Global batches are random. A batch of windows of similar length would not be: a step divides by
+    its own labels, so a step of short windows would move the model as far as one of long windows,
+    and each of their words would count more. With ``pool_batches`` above 1 windows of similar
+    length are put together all the same, within pools of so many global batches. Within a batch
+    windows are sorted, so that ranks and micro-batches can be dealt equal work.
 
     Args:
         lengths: pieces of each window.

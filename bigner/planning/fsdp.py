@@ -19,7 +19,7 @@ def moments(job: Job) -> Iterator[Moment]:
     """
     shape, ranks, value = job.shape, job.shard_ranks, job.value_bytes
     owned, trained = largest_shards(shape.units, ranks)
-    states: Parts = {"masters": 4 * owned, "optimizer state": 8 * trained}
+    states: Parts = {"masters": 4 * owned, "optimizer state": job.state_bytes * trained}
     # In one process nothing is gathered, and in fp32 nothing even copied.
     weight = 0 if ranks == 1 and value == 4 else value
     buffer = value if ranks > 1 else 0

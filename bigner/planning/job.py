@@ -34,6 +34,8 @@ class Job:
     evaluation_tokens: int
     """Pieces that a rank predicts at once."""
     checkpointing: Checkpointing
+    keeps_average: bool
+    """Whether a moving average of the weights is kept."""
     keeps_copies: bool
     """Whether checkpoints are written from copies in host memory."""
 
@@ -46,6 +48,13 @@ class Job:
     def value_bytes(self) -> int:
         """Bytes of a value in the precision that is computed in."""
         return 4 if self.precision == "fp32" else 2
+
+    @property
+    def state_bytes(self) -> int:
+        """Bytes of fp32 state beside the master of a trained value: AdamW's two moments and, where
+        one is kept, the moving average.
+        """
+        return 12 if self.keeps_average else 8
 
     @property
     def reduced_bytes(self) -> int:
@@ -124,5 +133,6 @@ def job_of(config: RunConfig, shape: ModelShape, ranks: int) -> Job:
         accumulation=accumulation,
         evaluation_tokens=max(at_once, window),
         checkpointing=training.gradient_checkpointing,
+        keeps_average=training.average_decay is not None,
         keeps_copies=config.checkpoint.every_steps is not None and config.checkpoint.background,
     )

@@ -62,7 +62,7 @@ def _host(job: Job) -> dict[str, int]:
     if job.offloads("optimizer"):
         needs["masters, optimizer state, gradients"] = 16 * trained
     if job.keeps_copies:
-        needs["checkpoint being written"] = 12 * trained
+        needs["checkpoint being written"] = (4 + job.state_bytes) * trained
     largest = max(tensor.numel for unit in shape.units for tensor in unit.tensors)
     needs["largest weight, while loading and exporting"] = 4 * largest
     return needs

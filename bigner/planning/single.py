@@ -18,7 +18,10 @@ def moments(job: Job) -> Iterator[Moment]:
     """
     shape, kept, value = job.shape, activations(job), job.value_bytes
     is_copied = job.precision != "fp32"
-    states: Parts = {"masters": 4 * shape.numel, "optimizer state": 8 * shape.num_trained}
+    states: Parts = {
+        "masters": 4 * shape.numel,
+        "optimizer state": job.state_bytes * shape.num_trained,
+    }
     if is_copied:
         states["low-precision weights"] = value * shape.numel
     yield from around(job, states, 0, 0)

@@ -36,7 +36,7 @@ def _states(job: Job) -> tuple[Parts, int]:
         states["low-precision weights"] = job.value_bytes * (weights + again)
     if not job.offloads("optimizer"):
         states["masters"] = 4 * trained
-        states["optimizer state"] = 8 * trained
+        states["optimizer state"] = job.state_bytes * trained
         if job.stage >= 2:
             states["gradients"] = kept_dtype * trained
     return states, trained

@@ -22,6 +22,7 @@ from bigner.dropout import draw_at_once
 from bigner.errors import LaunchError
 from bigner.modeling import layers
 from bigner.strategies.adamw import Stepper
+from bigner.strategies.averaged import Averaged
 from bigner.strategies.base import PendingOutcome, Shard, StepOutcome, Strategy
 from bigner.strategies.precision import check_precision
 
@@ -64,6 +65,12 @@ def open_strategy(
             layer.compile(dynamic=True)
     if training and world.device.type == "cpu":
         draw_at_once(model)
+    strategy = _open(config, world, model, training=training)
+    decay = config.training.average_decay if training else None
+    return strategy if decay is None else Averaged(strategy, decay)
+
+
+def _open(config: RunConfig, world: World, model: PreTrainedModel, *, training: bool) -> Strategy:
     trained = config.training if training else None
     match config.strategy:
         case SingleStrategy():

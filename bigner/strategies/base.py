@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 
 import torch
@@ -22,8 +23,8 @@ class Shard:
     """The one contiguous range of a parameter's flattened values that this rank owns.
 
     The tensors are views: what is written into them is what the strategy goes on with, once
-    ``Strategy.publish`` was called. All three are flat, ``numel`` long, and fp32 where the
-    parameter is trained. A frozen one, and all of a model that only predicts, has no optimizer
+    ``Strategy.publish`` was called. All are flat, ``numel`` long, and fp32 where the parameter is
+    trained. A frozen one, and all of a model that only predicts, has no optimizer
     state, and its values are fp32 or in the dtype it is computed in.
     """
 
@@ -35,6 +36,8 @@ class Shard:
     master: torch.Tensor
     exp_avg: torch.Tensor | None = None
     exp_avg_sq: torch.Tensor | None = None
+    average: torch.Tensor | None = None
+    """The moving average of the values, where one is kept (``training.average_decay``)."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,6 +105,13 @@ class Strategy(ABC):
         The next ``forward`` or ``predict`` computes with them alone, whatever the backend still
         held of earlier values: gathered, prefetched or replicated.
         """
+
+    def averaged(self) -> AbstractContextManager[None]:
+        """Compute with the moving average of the weights inside the block, where one is kept.
+
+        There the shards' ``master`` has the average, and must not be saved in a checkpoint.
+        """
+        return nullcontext()
 
     @abstractmethod
     def scalars(self) -> dict[str, float]:

@@ -102,15 +102,16 @@ class TrainingRun:
         Raises:
             RunError: the model collapsed, and the config says to stop then.
         """
-        if self.config.evaluation.train_sample is not None:
-            self._score("train_sample", self._train_sample, log, confidences=False)
         validation = self.prepared.splits["validation"]
-        scores, evaluator, predictions = self._score("validation", validation, log)
-        self._note_scores({"step": self.step, **scores})
-        if self.history.best() is self.history.entries[-1]:
-            self._export()
-            self._write_predictions(validation, evaluator, predictions)
-            self._predicted_step = self.step
+        with self.strategy.averaged():
+            if self.config.evaluation.train_sample is not None:
+                self._score("train_sample", self._train_sample, log, confidences=False)
+            scores, evaluator, predictions = self._score("validation", validation, log)
+            self._note_scores({"step": self.step, **scores})
+            if self.history.best() is self.history.entries[-1]:
+                self._export()
+                self._write_predictions(validation, evaluator, predictions)
+                self._predicted_step = self.step
         only_tag = evaluator.only_tag(predictions)
         if only_tag is not None and self.step >= self.schedule.warmup_steps:
             self._collapsed(only_tag)
@@ -324,20 +325,8 @@ class TrainingRun:
         self._checkpoints.finish()
         self.outcomes.settle()
         best = self.history.best()
-        if best is None:
-            self._export()
-        elif best is not self.history.entries[-1]:
-            load_weights(self.run_dir.model, self.strategy, self.rows)
-        if best is not None and best["step"] != self._predicted_step:
-            # The best evaluation was made before the run was resumed.
-            validation = self.prepared.splits["validation"]
-            evaluator = self._evaluator(validation)
-            predictions = evaluator.predict(self.strategy, confidences=True)
-            self._write_predictions(validation, evaluator, predictions)
-        test = None
-        if (split := self.prepared.splits.get("test")) is not None:
-            test, evaluator, predictions = self._score("test", split, log)
-            self._write_predictions(split, evaluator, predictions)
+        with self.strategy.averaged():
+            test = self._score_best(best, log)
         peak = torch.tensor(peak_memory_bytes(self.world.device))
         summary: dict[str, Any] = {
             "steps": self.step,
@@ -366,6 +355,26 @@ class TrainingRun:
             try_to_write_card(self.run_dir.model, lambda: of_run(self.run_dir, self.config))
             inform(f"done: model in {self.run_dir.model}, scores in {self.run_dir.summary}")
         return summary
+
+    def _score_best(self, best: dict[str, Any] | None, log: MetricsLog) -> dict[str, Any] | None:
+        """Scores on test, if there is one, of the best weights, which are exported; the last ones
+        where no evaluation chose.
+        """
+        if best is None:
+            self._export()
+        elif best is not self.history.entries[-1]:
+            load_weights(self.run_dir.model, self.strategy, self.rows)
+        if best is not None and best["step"] != self._predicted_step:
+            # The best evaluation was made before the run was resumed.
+            validation = self.prepared.splits["validation"]
+            evaluator = self._evaluator(validation)
+            predictions = evaluator.predict(self.strategy, confidences=True)
+            self._write_predictions(validation, evaluator, predictions)
+        if (split := self.prepared.splits.get("test")) is None:
+            return None
+        test, evaluator, predictions = self._score("test", split, log)
+        self._write_predictions(split, evaluator, predictions)
+        return test
 
     def _write_summary(self, summary: dict[str, Any]) -> None:
         try:

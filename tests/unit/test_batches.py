@@ -229,12 +229,16 @@ def real_spread(lengths: Rows, training: TrainingConfig, world: int) -> float:
 def test_ranks_have_equal_work_on_real_lengths(world: int, real_lengths: Rows) -> None:
     lengths = real_lengths
     size = {"global_batch_size": 32}
-    pooled = real_spread(lengths, by_tokens(**size), world)
-    by_number = real_spread(lengths, training_of(**size, micro_batch_size=32 // world), world)
-    shuffled = real_spread(lengths, by_tokens(**size, pool_batches=1), world)
-    assert pooled < 0.05
-    assert by_number < 0.05
-    assert shuffled < {2: 0.05, 8: 0.25}[world]
+    at_once = 32 // world
+    pools = {"pool_batches": 32}
+    assert real_spread(lengths, by_tokens(**size, **pools), world) < 0.05
+    assert (
+        real_spread(lengths, training_of(**size, **pools, micro_batch_size=at_once), world) < 0.05
+    )
+    # Of a random batch of 32 the longest window may be more than an eighth.
+    bound = {2: 0.02, 8: 0.15}[world]
+    assert real_spread(lengths, by_tokens(**size), world) < bound
+    assert real_spread(lengths, training_of(**size, micro_batch_size=at_once), world) < bound
 
 
 @pytest.mark.data

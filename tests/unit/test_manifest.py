@@ -88,7 +88,7 @@ def write_checkpoint(folder: Path) -> Values:
         "config": run_config(folder, folder).model_dump(mode="json"),
         "world_size": 2,
         "versions": {"bigner": "0"},
-        "scalars": {"optimizer_step": 3.0},
+        "scalars": {"optimizer_step": 3.0, "average_steps": 3.0},
         "files": files,
         "parameters": parameters,
     }
@@ -129,7 +129,33 @@ def test_a_sound_checkpoint(folder: Path, manifest: Values) -> None:
     for name, shape in PARAMETERS.items():
         values = read_parameter(folder, read, name)
         assert values.shape == shape
-        assert torch.equal(values, whole(name, "master"))
+        # What the run would predict with.
+        assert torch.equal(values, whole(name, "master" if name == "frozen" else "average"))
+
+
+def test_a_checkpoint_without_an_average(folder: Path, manifest: Values) -> None:
+    del manifest["scalars"]["average_steps"]
+    for saved in manifest["parameters"].values():
+        for part in saved["ranges"]:
+            part["sha256"].pop("average", None)
+    rewrite(folder, manifest)
+    read = read_manifest(folder)
+    assert torch.equal(read_parameter(folder, read, "a.bias"), whole("a.bias", "master"))
+    strategy = Ranges(EVERYTHING, frozen=("frozen",))
+    load(folder, read, strategy)
+    bias = next(shard for shard in strategy.kept if shard.name == "a.bias")
+    assert torch.equal(bias.master, whole("a.bias", "master"))
+    assert bias.average is not None
+    assert bias.average.isnan().all(), "left to the strategy, which begins one"
+
+
+def test_an_average_that_is_not_there(folder: Path, manifest: Values) -> None:
+    del ranges(manifest)[0]["sha256"]["average"]
+    rewrite(folder, manifest)
+    with pytest.raises(CheckpointError, match=r"has no average of a\.weight"):
+        read_parameter(folder, read_manifest(folder), "a.weight")
+    with pytest.raises(CheckpointError, match=r"has no average of a\.weight"):
+        load(folder, read_manifest(folder), Ranges(EVERYTHING, frozen=("frozen",)))
 
 
 class Ranges(Strategy):
@@ -207,7 +233,7 @@ def test_any_range_is_put_together(
     strategy = Ranges(cuts, frozen=("frozen",))
     load(folder, read_manifest(folder), strategy)
     assert strategy.published
-    assert strategy.loaded == {"optimizer_step": 3.0}
+    assert strategy.loaded == {"optimizer_step": 3.0, "average_steps": 3.0}
     for shard in strategy.kept:
         for kind in KINDS:
             found, stop = getattr(shard, kind), shard.offset + shard.numel
@@ -220,7 +246,7 @@ def test_what_does_not_make_up_the_model(folder: Path, manifest: Values) -> None
     read = read_manifest(folder)
     with pytest.raises(CheckpointError, match=r"has frozen, which this model has not"):
         load(folder, read, Ranges({n: c for n, c in EVERYTHING.items() if n != "frozen"}))
-    with pytest.raises(CheckpointError, match="no optimizer state of frozen, which was frozen"):
+    with pytest.raises(CheckpointError, match="no exp_avg of frozen, which that run did not train"):
         load(folder, read, Ranges(EVERYTHING))
     del manifest["parameters"]["a.bias"]
     rewrite(folder, manifest)
@@ -445,7 +471,7 @@ DAMAGED: dict[str, tuple[Callable[[Path, Values], object], tuple[str, ...]]] = {
         (FIRST, "bytes and had"),
     ),
     "first value": (
-        lambda folder, _: flip(folder / FIRST, -4 * (11 + 5 + 11 + 5 + 11 + 5 + 3)),
+        lambda folder, _: flip(folder / FIRST, -4 * (len(KINDS) * (11 + 5) + 3)),
         (FIRST, "master of a.weight at 0", CHANGED),
     ),
     "last byte": (

@@ -66,6 +66,7 @@ def job(
         accumulation=1,
         evaluation_tokens=8192,
         checkpointing=False,
+        keeps_average=False,
         keeps_copies=True,
     )
     return replace(made, **others)

@@ -72,9 +72,10 @@ class TrainingConfig(Section):
     """For `batching: tokens`: pieces in one optimizer step, over all ranks, instead of
     `global_batch_size` samples; a little less, so that all steps of an epoch are alike."""
 
-    pool_batches: int = Field(default=32, ge=1)
-    """Global batches within which samples are sorted by length before they are cut: ranks have
-    equal work, and batches are alike in length; 1 is plain shuffling."""
+    pool_batches: int = Field(default=1, ge=1)
+    """1 draws global batches at random. With more, samples are sorted by length within pools of so
+    many global batches: less padding where windows are padded and more equal ranks, but the model
+    is worse (by about 0.02 F1 on WNUT-17 with 32)."""
 
     learning_rate: float = Field(default=1e-5, gt=0.0, le=1.0)
     """Peak learning rate of AdamW."""
@@ -113,6 +114,12 @@ class TrainingConfig(Section):
 
     plateau_patience: int = Field(default=2, ge=0)
     """For `reduce_on_plateau`: evaluations without a gain that are waited for."""
+
+    average_decay: float | None = Field(default=None, gt=0.0, lt=1.0)
+    """Keep a moving average of the weights, which keeps this share of itself in a step: 0.99 is
+    about the last hundred steps. Evaluation, test scores and the exported model are those of the
+    average; training itself is not changed by it. Takes 4 bytes for each trained parameter; none
+    if absent."""
 
     gradient_checkpointing: bool | Literal["selective"] = False
     """Recompute activations in the backward pass: less memory, about a third more time.
