@@ -46,16 +46,23 @@ def train(
             "seed-N in run_dir, and compare.",
         ),
     ] = None,
+    folds: Annotated[
+        int | None,
+        typer.Option(
+            metavar="K",
+            min=2,
+            max=1000,
+            help="Cross-validate: train K times, each in a folder fold-N in run_dir with another "
+            "part of data.train held out, and score all parts together.",
+        ),
+    ] = None,
     _quiet: Quiet = False,
 ) -> None:
     """Train, score and export; alone or under torchrun or deepspeed."""
     from bigner.commands.validate import require_sound  # noqa: PLC0415
-    from bigner.config.seeds import parse_seeds, with_seeds  # noqa: PLC0415
 
     config, source = load(run_file, overrides)
-    configs = [config]
-    if seeds is not None:
-        configs = with_seeds(config, parse_seeds(seeds, overrides or []))
+    configs = _runs_of(config, overrides or [], seeds, folds)
     require_sound(config, source.where)
     with collector.loading():
         from bigner.commands.train import train as run  # noqa: PLC0415
@@ -69,14 +76,44 @@ def train(
         warn_all([str(warning) for warning in advice(config, source.where)])
     try:
         for number, one in enumerate(configs, start=1):
-            if world.is_main and seeds is not None:
-                inform(f"seed {one.seed} ({number} of {len(configs)}), in {one.run_dir}")
+            if world.is_main and (seeds or folds):
+                what = f"seed {one.seed} ({number} of" if seeds else f"fold {number} (of"
+                inform(f"{what} {len(configs)}), in {one.run_dir}")
             run(one, world)
     except Stopped as stopped:
-        stopped.go_on = _going_on(run_file, overrides or [], config, seeds)
+        stopped.go_on = _going_on(run_file, overrides or [], config, seeds, folds)
         raise
-    if world.is_main and seeds is not None and config.data.splits() != ("train",):
+    if not world.is_main:
+        return
+    if folds is not None:
+        _join(config, configs)
+    elif seeds is not None and config.data.splits() != ("train",):
         _show_comparison([one.run_dir for one in configs])
+
+
+def _runs_of(
+    config: RunConfig, overrides: list[str], seeds: str | None, folds: int | None
+) -> list[RunConfig]:
+    """The config of each run that the command line asks for."""
+    from bigner.config.folds import with_folds  # noqa: PLC0415
+    from bigner.config.seeds import parse_seeds, with_seeds  # noqa: PLC0415
+    from bigner.errors import UserError  # noqa: PLC0415
+
+    if seeds is not None and folds is not None:
+        raise UserError("--seeds and --folds are both given; take one of them")
+    if seeds is not None:
+        return with_seeds(config, parse_seeds(seeds, overrides))
+    return [config] if folds is None else with_folds(config, folds)
+
+
+def _join(config: RunConfig, folds: list[RunConfig]) -> None:
+    """Score the folds of a cross-validation together, and show it."""
+    from bigner.commands.folds import join_folds  # noqa: PLC0415
+    from bigner.log import inform, show_scores  # noqa: PLC0415
+
+    joined = join_folds(config, folds)
+    show_scores(f"train, in {len(folds)} folds", joined["test"])
+    inform(f"done: predictions of all folds in {joined['run_dir']}, for bigner report")
 
 
 @app.command(cls=GuideCommand)
@@ -206,11 +243,19 @@ def _show(comparison: Comparison, *, as_json: bool) -> None:
         tables.show(comparison)
 
 
-def _going_on(run_file: Path, overrides: list[str], config: RunConfig, seeds: str | None) -> str:
+def _going_on(
+    run_file: Path,
+    overrides: list[str],
+    config: RunConfig,
+    seeds: str | None,
+    folds: int | None,
+) -> str:
     """The command that resumes a run that was stopped, and the runs after it."""
     arguments = ["train", str(run_file), *overrides]
     if seeds is not None:
         arguments += ["--seeds", seeds]
+    if folds is not None:
+        arguments += ["--folds", str(folds)]
     # What the run was started with may say to start elsewhere, or to stop again.
     if config.checkpoint.resume != "auto":
         arguments.append("checkpoint.resume=auto")

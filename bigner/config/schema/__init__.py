@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from bigner.config.schema.base import SPLITS, Precision, Section, Split, default_cache_root
 from bigner.config.schema.checkpoint import CheckpointConfig
-from bigner.config.schema.data import ONLY_HEAD, Columns, DataConfig, HeadConfig
+from bigner.config.schema.data import ONLY_HEAD, Columns, DataConfig, Fold, HeadConfig
 from bigner.config.schema.evaluation import Decoding, EvaluationConfig
 from bigner.config.schema.model import Freeze, ModelConfig
 from bigner.config.schema.run import RunConfig
@@ -24,6 +24,7 @@ __all__ = [
     "DataConfig",
     "Decoding",
     "EvaluationConfig",
+    "Fold",
     "Freeze",
     "FsdpStrategy",
     "HeadConfig",

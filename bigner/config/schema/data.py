@@ -66,6 +66,22 @@ def _check_labels(labels: tuple[str, ...] | None, field: str, kind: str) -> None
         raise ValueError(f"{field} names one twice; list each once")
 
 
+class Fold(Section):
+    """One of several equal parts of the training data, by whole documents."""
+
+    number: int = Field(ge=1)
+    """Which part, counted from 1."""
+
+    of: int = Field(ge=2, le=1000)
+    """How many parts there are."""
+
+    @model_validator(mode="after")
+    def _number_is_one_of_them(self) -> Fold:
+        if self.number > self.of:
+            raise ValueError(f"number {self.number} is more than of {self.of}; set it to 1 or more")
+        return self
+
+
 _TAG_PREFIXES = ("B-", "I-", "E-", "S-", "L-", "U-")
 _DEFAULT_COLUMNS: dict[str, tuple[int | str, int | str]] = {
     "columns": (0, -1),
@@ -96,6 +112,10 @@ class DataConfig(Section):
 
     test: str | None = Field(default=None, min_length=1)
     """Test data, in the same form; scored once, with the best weights."""
+
+    fold: Fold | None = None
+    """Hold one part of the training data out, and test on it: cross-validation. `bigner train
+    --folds K` sets it for each part in turn."""
 
     columns: Columns | None = None
     """Columns of words and tags; by default first and last (`columns`), `words` and `tags`
@@ -139,8 +159,11 @@ class DataConfig(Section):
         return self.cache_dir or default_cache_root()
 
     def source(self, split: Split) -> str | None:
-        """What the config names as the data of ``split``, if anything."""
-        return {"train": self.train, "validation": self.validation, "test": self.test}[split]
+        """What the config names as the data of ``split``, if anything; with a fold, ``test`` is
+        part of the training data.
+        """
+        test = self.test if self.fold is None else self.train
+        return {"train": self.train, "validation": self.validation, "test": test}[split]
 
     def splits(self) -> tuple[Split, ...]:
         """The splits that are given, in the order train, validation, test."""
@@ -180,6 +203,15 @@ class DataConfig(Section):
             raise ValueError(
                 f"data.dataset and data.subset belong to format 'hub', and format is "
                 f"{self.format!r}; take them out or set data.format to hub"
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _fold_is_the_test_data(self) -> DataConfig:
+        if self.fold is not None and self.test is not None:
+            raise ValueError(
+                "data.fold tests on a part of data.train, and data.test is given too; take one of "
+                "them out"
             )
         return self
 

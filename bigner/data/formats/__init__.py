@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterator
 from bigner.config.schema import DataConfig, Split
 from bigner.data.formats import columns, hub, jsonl, spans
 from bigner.data.formats.files import source_files
+from bigner.data.formats.folds import part_of
 from bigner.data.formats.sentence import Sentence
 from bigner.errors import DataError
 
@@ -32,6 +33,13 @@ def read_sentences(data: DataConfig, split: Split) -> Iterator[Sentence]:
     Raises:
         DataError: a file cannot be read as the config says, or the split has no sentence.
     """
+    if data.fold is not None and split != "validation":
+        yield from part_of(_read(data, split), data.fold, held_out=split == "test")
+    else:
+        yield from _read(data, split)
+
+
+def _read(data: DataConfig, split: Split) -> Iterator[Sentence]:
     sentences = _READERS[data.format](data, split)
     first = next(sentences, None)
     if first is None:
