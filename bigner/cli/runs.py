@@ -81,7 +81,10 @@ def train(
                 inform(f"{what} {len(configs)}), in {one.run_dir}")
             run(one, world)
     except Stopped as stopped:
-        stopped.go_on = _going_on(run_file, overrides or [], config, seeds, folds)
+        words = ["train", str(run_file), *(overrides or [])]
+        for option, value in (("--seeds", seeds), ("--folds", folds)):
+            words += [] if value is None else [option, str(value)]
+        stopped.go_on = _going_on(words, config)
         raise
     if not world.is_main:
         return
@@ -114,6 +117,55 @@ def _join(config: RunConfig, folds: list[RunConfig]) -> None:
     joined = join_folds(config, folds)
     show_scores(f"train, in {len(folds)} folds", joined["test"])
     inform(f"done: predictions of all folds in {joined['run_dir']}, for bigner report")
+
+
+@app.command(cls=GuideCommand)
+def search(
+    run_file: RunFile,
+    space: Annotated[
+        Path,
+        typer.Argument(metavar="SPACE.YAML", help="Fields, and the values that each may take."),
+    ],
+    overrides: Overrides = None,
+    trials: Annotated[
+        int, typer.Option(min=2, max=100_000, help="Runs in all; more go on with a search.")
+    ] = 20,
+    prune: Annotated[
+        bool, typer.Option(help="End trials early whose validation score falls behind.")
+    ] = True,
+    _quiet: Quiet = False,
+) -> None:
+    """Search the values of some fields that give the best model."""
+    from bigner.commands.validate import require_sound  # noqa: PLC0415
+    from bigner.errors import UserError  # noqa: PLC0415
+    from bigner.search.space import read_space  # noqa: PLC0415
+
+    config, source = load(run_file, overrides)
+    if config.data.validation is None:
+        raise UserError("a search compares trials on validation data; give data.validation")
+    parameters = read_space(space, config, overrides or [])
+    require_sound(config, source.where)
+    with collector.loading():
+        from bigner.commands.search import BEST  # noqa: PLC0415
+        from bigner.commands.search import search as run  # noqa: PLC0415
+        from bigner.commands.train import train as run_trial  # noqa: PLC0415
+        from bigner.distributed import start_for  # noqa: PLC0415
+        from bigner.errors import Stopped  # noqa: PLC0415
+        from bigner.search.show import show_trials  # noqa: PLC0415
+
+    world = start_for(config)
+    try:
+        ranked = run(config, parameters, world, train=run_trial, trials=trials, prune=prune)
+    except Stopped as stopped:
+        options = ["--trials", str(trials), *([] if prune else ["--no-prune"])]
+        words = ["search", str(run_file), str(space), *(overrides or []), *options]
+        stopped.go_on = _going_on(words, config)
+        raise
+    if not world.is_main:
+        return
+    show_trials(ranked, config.evaluation.metric)
+    if ranked[0].outcome == "done":
+        print(f"the best run file is {config.run_dir / BEST}; train it to score test")
 
 
 @app.command(cls=GuideCommand)
@@ -243,19 +295,9 @@ def _show(comparison: Comparison, *, as_json: bool) -> None:
         tables.show(comparison)
 
 
-def _going_on(
-    run_file: Path,
-    overrides: list[str],
-    config: RunConfig,
-    seeds: str | None,
-    folds: int | None,
-) -> str:
+def _going_on(words: list[str], config: RunConfig) -> str:
     """The command that resumes a run that was stopped, and the runs after it."""
-    arguments = ["train", str(run_file), *overrides]
-    if seeds is not None:
-        arguments += ["--seeds", seeds]
-    if folds is not None:
-        arguments += ["--folds", str(folds)]
+    arguments = list(words)
     # What the run was started with may say to start elsewhere, or to stop again.
     if config.checkpoint.resume != "auto":
         arguments.append("checkpoint.resume=auto")

@@ -39,18 +39,24 @@ from bigner.table import UsedRows, keep_rows
 from bigner.tracking import Tracking, open_tracking
 from bigner.tracking.base import About
 from bigner.tracking.environment import environment
-from bigner.training import TrainingRun, versions
+from bigner.training import GoesOn, Pruned, TrainingRun, versions
 from bigner.weights import InitialWeights
 
 
-def train(config: RunConfig, world: World) -> dict[str, Any]:
+def train(config: RunConfig, world: World, *, goes_on: GoesOn | None = None) -> dict[str, Any]:
     """Run what the config says, from data to exported model; collective.
+
+    Args:
+        config: the run config.
+        world: all ranks.
+        goes_on: asked after each evaluation whether the run is worth going on.
 
     Returns:
         what ``summary.json`` holds; the same on every rank.
 
     Raises:
         BignerError: whatever a user can mend; see ``bigner.errors``.
+        Pruned: ``goes_on`` said no.
     """
     _require_batches(config, world)
     run_dir = RunDir(config.run_dir)
@@ -63,13 +69,15 @@ def train(config: RunConfig, world: World) -> dict[str, Any]:
         )
         if (done := _finished(run_dir, world)) is not None:
             return done
-        return _train(config, world, run_dir)
+        return _train(config, world, run_dir, goes_on)
     finally:
         # At once: where the process lives on, what failed may keep it in its traceback.
         lock.release()
 
 
-def _train(config: RunConfig, world: World, run_dir: RunDir) -> dict[str, Any]:
+def _train(
+    config: RunConfig, world: World, run_dir: RunDir, goes_on: GoesOn | None
+) -> dict[str, Any]:
     """A run that is not done yet, in its own folder."""
     forget_peak(world.device)
     with collector.paused():
@@ -104,11 +112,17 @@ def _train(config: RunConfig, world: World, run_dir: RunDir) -> dict[str, Any]:
         strategy,
         plan.steps_per_epoch,
         total_steps,
+        goes_on,
     )
     if not run.resume():
         run.begin(weights)
-    with StopSignals() as signals, run.naming_lost_ranks():
-        summary = _train_steps(run, plan, loss, signals)
+    try:
+        with StopSignals() as signals, run.naming_lost_ranks():
+            summary = _train_steps(run, plan, loss, signals)
+    except Pruned:
+        # Another run follows in this process.
+        strategy.close()
+        raise
     strategy.close()
     return summary
 

@@ -78,6 +78,14 @@ _STRATEGIES = {
     "fsdp": ("sharded with PyTorch FSDP2", "  kind: fsdp\n"),
 }
 
+_SPACE = """\
+# What `bigner search run_fsdp.yaml space.yaml` may change.
+training.learning_rate: {low: 1.0e-3, high: 1.0e-2, log: true}
+training.adam_beta2: [0.98, 0.999]
+training.warmup_ratio: {low: 0.05, high: 0.3, step: 0.05}
+evaluation.decoding: [argmax, iob2]
+"""
+
 _README = """\
 # A bigner project on sample letters
 
@@ -87,6 +95,7 @@ Marked are people's names, dates of birth, birth numbers and creditor numbers; l
     bigner validate run_zero3.yaml
     torchrun --nproc-per-node 2 -m bigner train run_zero3.yaml
     torchrun --nproc-per-node 2 -m bigner train run_fsdp.yaml
+    bigner search run_fsdp.yaml space.yaml run_dir=found
 
 Run them in this folder, on a machine without a GPU with `precision=bf16` (or `fp32`) at the end.
 Scores come to `runs/*/summary.json`.
@@ -101,6 +110,7 @@ def write_project(folder: Path) -> None:
     for name, (title, strategy) in _STRATEGIES.items():
         run = _RUN.format(name=name, title=title, strategy=strategy)
         _write(folder / f"run_{name}.yaml", run)
+    _write(folder / "space.yaml", _SPACE)
     _write(folder / "README.md", _README)
 
 

@@ -17,7 +17,7 @@ USE = "Use and share"
 GROUPS = MappingProxyType(
     {
         BEFORE: ("init", "doctor", "validate", "plan", "lint", "schema"),
-        RUN: ("train", "evaluate", "export"),
+        RUN: ("train", "search", "evaluate", "export"),
         LOOK: ("compare", "report"),
         USE: ("predict", "onnx", "card", "push"),
     }
@@ -41,6 +41,9 @@ EXAMPLES = MappingProxyType(
             "bigner train run_fsdp.yaml precision=bf16",
             "torchrun --nproc-per-node 2 -m bigner train run_zero3.yaml precision=bf16",
             "bigner train run_fsdp.yaml precision=bf16 run_dir=runs/seeds --seeds 1,2",
+        ),
+        "search": (
+            "bigner search run_fsdp.yaml space.yaml --trials 4 run_dir=found precision=bf16",
         ),
         "evaluate": ("bigner evaluate run_fsdp.yaml precision=fp32 --split validation",),
         "export": ("bigner export runs/fsdp/checkpoints/step-* exported",),

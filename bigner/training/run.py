@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -40,6 +40,14 @@ from bigner.training.machine import device_name, versions
 from bigner.training.outcomes import Outcomes
 from bigner.weights import InitialWeights
 
+GoesOn = Callable[[int, dict[str, Any]], bool]
+"""From the number of an evaluation, counted from 1, and its scores on validation to whether the run
+is worth going on; collective."""
+
+
+class Pruned(Exception):  # noqa: N818
+    """Whoever was asked after an evaluation said that the run is not worth going on."""
+
 
 @dataclass
 class TrainingRun:
@@ -56,6 +64,8 @@ class TrainingRun:
     strategy: Strategy
     steps_per_epoch: int
     total_steps: int
+    goes_on: GoesOn | None = None
+    """Asked after each evaluation on validation."""
     step: int = 0
     started: float = field(default_factory=time.perf_counter)
 
@@ -115,11 +125,21 @@ class TrainingRun:
         only_tag = evaluator.only_tag(predictions)
         if only_tag is not None and self.step >= self.schedule.warmup_steps:
             self._collapsed(only_tag)
+        self._ask_whether_to_go_on(scores)
         if self.world.is_main and self.history.stops_early():
             inform(
                 f"step {self.step}: no gain in {self.config.evaluation.patience} evaluations; "
                 f"stopping early"
             )
+
+    def _ask_whether_to_go_on(self, scores: dict[str, Any]) -> None:
+        if self.goes_on is None:
+            return
+        # Asked at the end, too, for whoever asks keeps the scores.
+        worth = self.goes_on(len(self.history.entries), scores)
+        if not worth and not self.is_over:
+            self._checkpoints.finish()
+            raise Pruned
 
     def _note_scores(self, scores: dict[str, Any]) -> None:
         self.history.entries.append(scores)

@@ -54,7 +54,7 @@ def files(folder: Path) -> dict[str, bytes]:
 
 def test_a_project_holds_what_its_readme_names(project: Path) -> None:
     assert set(files(project)) == {
-        *("README.md", "run_fsdp.yaml", "run_zero3.yaml"),
+        *("README.md", "run_fsdp.yaml", "run_zero3.yaml", "space.yaml"),
         *("data/train.conll", "data/validation.conll", "data/test.conll"),
         *("model/config.json", "model/tokenizer.json", "model/tokenizer_config.json"),
     }

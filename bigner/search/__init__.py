@@ -1,0 +1,1 @@
+"""``bigner search``: which values of some fields give the best model."""

@@ -1,0 +1,142 @@
+"""The space file: fields of the run config, and the values that a search may give them.
+
+training.learning_rate: {low: 1.0e-5, high: 3.0e-4, log: true}
+training.epochs: {low: 2, high: 5}
+evaluation.decoding: [argmax, iob2]
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from bigner.config.load import load_config
+from bigner.config.schema import RunConfig
+from bigner.config.text_file import read_text
+from bigner.config.yaml_file import Document, parse_yaml
+from bigner.errors import ConfigError, Problem
+
+_HOW = "a list of values, or {low: 1, high: 5}, with log: true or a step if wanted"
+_RANGE_KEYS = {"low", "high", "log", "step"}
+# What a search itself sets, and what would make trials incomparable.
+_REFUSED = {
+    "run_dir": "the search gives each trial a folder",
+    "evaluation.metric": "trials are compared by it",
+    "evaluation.head": "trials are compared by its score",
+    "data.validation": "trials are compared on it",
+    "data.test": "it is not looked at in a search",
+    "data.fold": "it changes what trials are compared on",
+    "checkpoint.resume": "the search resumes trials itself",
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Choices:
+    """Some values, in no order."""
+
+    field: str
+    values: tuple[Any, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Range:
+    """The numbers from ``low`` to ``high``, both included; whole ones if both are."""
+
+    field: str
+    low: float
+    high: float
+    log: bool
+    """Drawn evenly over the logarithm."""
+    step: float | None
+
+    @property
+    def is_whole(self) -> bool:
+        """Whether all values are whole numbers."""
+        return all(isinstance(n, int) for n in (self.low, self.high, self.step or 1))
+
+
+Parameter = Choices | Range
+
+
+def read_space(path: Path, config: RunConfig, overrides: Sequence[str] = ()) -> list[Parameter]:
+    """Read a space file, and check that the run config may have each of its values.
+
+    Args:
+        path: the space file.
+        config: what the search begins with.
+        overrides: those of the command line, which must not set what is searched.
+
+    Raises:
+        ConfigError: holds every problem found, each with its line.
+    """
+    document = parse_yaml(read_text(path, "space file"), str(path))
+    if not isinstance(document.value, dict) or not document.value:
+        message = f"a space file gives values to fields, such as training.learning_rate: {_HOW}"
+        raise ConfigError([Problem(document.where(()), "", message)])
+    given = {override.partition("=")[0] for override in overrides}
+    parameters: list[Parameter] = []
+    problems: list[Problem] = []
+    for field, value in document.value.items():
+        where = document.where((field,))
+        try:
+            if refusal := _REFUSED.get(field):
+                raise _wrong(where, field, f"cannot be searched: {refusal}; take it out")
+            if field in given:
+                raise _wrong(where, field, "an override sets it, too; take one of them out")
+            parameter = _parameter(document, field, value)
+            _check_values(parameter, config, where)
+            parameters.append(parameter)
+        except ConfigError as error:
+            problems += error.problems
+    if problems:
+        raise ConfigError(problems)
+    return parameters
+
+
+def values_at_most(parameter: Parameter) -> tuple[Any, ...]:
+    """The values at the ends of a parameter; of choices all."""
+    return parameter.values if isinstance(parameter, Choices) else (parameter.low, parameter.high)
+
+
+def _wrong(where: str, field: str, message: str) -> ConfigError:
+    return ConfigError([Problem(where, field, message)])
+
+
+def _parameter(document: Document, field: str, value: Any) -> Parameter:
+    where = document.where((field,))
+    if isinstance(value, list):
+        if len(value) < 2:
+            raise _wrong(where, field, "needs two values or more to choose from")
+        return Choices(field, tuple(value))
+    if not isinstance(value, dict) or not {"low", "high"} <= value.keys() <= _RANGE_KEYS:
+        raise _wrong(where, field, f"must be {_HOW}")
+    low, high, step = value["low"], value["high"], value.get("step")
+    log = value.get("log", False)
+    numbers = [low, high, *([] if step is None else [step])]
+    if any(isinstance(n, bool) or not isinstance(n, int | float) for n in numbers):
+        raise _wrong(where, field, "low, high and step must be numbers")
+    if not isinstance(log, bool):
+        raise _wrong(where, field, "log must be true or false")
+    if not low < high:
+        raise _wrong(where, field, f"low {low} must be less than high {high}")
+    if log and (low <= 0 or step is not None):
+        raise _wrong(where, field, "log: true needs a low above 0 and no step")
+    if step is not None and not 0 < step <= high - low:
+        raise _wrong(where, field, f"step {step} must be above 0 and at most high less low")
+    return Range(field, low, high, log, step)
+
+
+def _check_values(parameter: Parameter, config: RunConfig, where: str) -> None:
+    """Have the run config take each value, or both ends of a range."""
+    for value in values_at_most(parameter):
+        try:
+            load_config(config, {parameter.field: value})
+        except ConfigError as error:
+            raise ConfigError(
+                [
+                    Problem(where, problem.field, f"cannot be {value!r:.80}: {problem.message}")
+                    for problem in error.problems
+                ]
+            ) from None
