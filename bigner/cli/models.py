@@ -173,13 +173,16 @@ def export(
     samples: Annotated[
         int, typer.Option(min=0, help="Texts to compare the written model on; 0 compares nothing.")
     ] = 8,
+    trust_remote_code: TrustRemoteCode = False,
 ) -> None:
     """Write a checkpoint's whole weights as a plain transformers folder."""
     chosen: Precision = pick("--dtype", dtype, Precision)
     with collector.loading():
         from bigner.commands.export import export as run  # noqa: PLC0415
 
-    check = run(checkpoint, folder, dtype=chosen, samples=samples)
+    check = run(
+        checkpoint, folder, dtype=chosen, samples=samples, trust_remote_code=trust_remote_code
+    )
     print(f"{folder} holds the weights of {checkpoint} in {dtype}")
     if check is not None:
         print(

@@ -56,6 +56,7 @@ def export(
     dtype: Precision = "fp32",
     samples: int = 8,
     max_file_bytes: int = MAX_FILE_BYTES,
+    trust_remote_code: bool = False,
 ) -> Check | None:
     """Write the weights of a checkpoint, parameter by parameter, and compare what was written.
 
@@ -66,8 +67,11 @@ def export(
         samples: texts to compare on, from the run's data or, where that cannot be read, made up;
             with 0 nothing is compared, and no whole model held.
         max_file_bytes: beyond it the weights are spread over several files.
+        trust_remote_code: run Python code that lies with the checkpoint. What its manifest says of
+            that does not count: whoever wrote the code could write that, too.
 
     Raises:
+        ModelError: the model needs code of its own, and it is not trusted.
         UserError: ``folder`` is there already or has no place, or there is no checkpoint.
         CheckpointError: the checkpoint is damaged, the model cannot be written, or what was
             written predicts something else; nothing is left of it.
@@ -83,7 +87,7 @@ def export(
         # Absolute, for transformers would look up a short relative name on the Hub.
         name_or_path=str((checkpoint / PLAIN).resolve()),
         training_type="from_scratch",
-        trust_remote_code=config.model.trust_remote_code,
+        trust_remote_code=trust_remote_code,
     )
     model = build_model(described, manifest.labels)
     entries = _entries(checkpoint, manifest, DTYPES[dtype])
@@ -100,7 +104,7 @@ def export(
     expected = _logits(model, inputs)
     del model
     try:
-        check = _compare(folder, inputs, expected, trust=config.model.trust_remote_code)
+        check = _compare(folder, inputs, expected, trust=trust_remote_code)
         # Written so that a difference that is no number fails, too.
         sound = check.largest_difference <= _TOLERANCES[dtype]
         if not sound or (dtype == "fp32" and check.differing):

@@ -491,8 +491,23 @@ OWN_RUN = [
 def test_the_code_of_a_model_goes_with_it(own_code: Path) -> None:
     shutil.rmtree("models/own")
     assert main(["evaluate", *OWN_RUN, "--split", "validation"]) == 0
-    assert main(["export", str(own_code), "out"]) == 0
+    assert main(["export", str(own_code), "out", "--trust-remote-code"]) == 0
     assert {path.name for path in Path("out").glob("*.py")} == {"own_config.py", "own_model.py"}
+
+
+def test_a_checkpoint_does_not_say_whether_it_is_trusted(
+    own_code: Path, project: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Its manifest says ``trust_remote_code: true``, and whoever sends a checkpoint writes that."""
+    manifest = json.loads((own_code / "manifest.json").read_text())
+    assert manifest["config"]["model"]["trust_remote_code"] is True
+    trace = project / "it-ran"
+    trace.unlink()
+    capsys.readouterr()
+    assert main(["export", str(own_code), "out"]) == 2
+    assert "--trust-remote-code" in capsys.readouterr().err
+    assert not trace.exists()
+    assert not Path("out").exists()
 
 
 def test_saved_buffers_are_exported(own_code: Path) -> None:
@@ -501,7 +516,8 @@ def test_saved_buffers_are_exported(own_code: Path) -> None:
         shutil.copy("models/own/own_config.py", folder)
     shutil.rmtree("models/own")
     for dtype in ("fp32", "fp16"):
-        assert main(["export", str(own_code), dtype, "--dtype", dtype]) == 0
+        words = ["export", str(own_code), dtype, "--dtype", dtype, "--trust-remote-code"]
+        assert main(words) == 0
         exported = state(Path(dtype))
         assert float(exported["own.scale"]) == 3.0
         assert int(exported["own.steps"]) == 9
@@ -512,7 +528,7 @@ def test_saved_buffers_are_exported(own_code: Path) -> None:
         for name, value in exported.items():
             assert entries[name]["data_offsets"][0] % value.dtype.itemsize == 0, name
     assert same(state(Path("fp32")), state(Path("own/model")))
-    export(own_code, Path("several"), max_file_bytes=100)
+    export(own_code, Path("several"), max_file_bytes=100, trust_remote_code=True)
     assert len(list(Path("several").glob("*.safetensors"))) > 3
     loaded = AutoModelForTokenClassification.from_pretrained(
         Path("several").resolve(), trust_remote_code=True
