@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import sys
+from contextlib import redirect_stdout
 from functools import partial
 
 import torch
@@ -82,13 +84,10 @@ def _open(config: RunConfig, world: World, model: PreTrainedModel, *, training: 
         case ZeroStrategy() as strategy:
             from bigner.strategies.zero import Zero  # noqa: PLC0415
 
-            return Zero(
-                model,
-                _settings(config, strategy, world, training),
-                trained,
-                config.precision,
-                world,
-            )
+            settings = _settings(config, strategy, world, training)
+            # Standard output holds what was asked for; DeepSpeed prints there what it compiled.
+            with redirect_stdout(sys.stderr):
+                return Zero(model, settings, trained, config.precision, world)
 
 
 def open_whole(model: PreTrainedModel, precision: Precision, world: World) -> Strategy:

@@ -97,6 +97,16 @@ def run_dir(request: pytest.FixtureRequest, project: Path) -> Path:
     return project / "runs" / engine
 
 
+def test_standard_output_is_what_was_asked_for(run_dir: Path, project: Path) -> None:
+    # DeepSpeed's launcher writes its own log there.
+    torchrun = [*_launcher("fsdp"), "bigner"]
+    words = ["evaluate", f"{run_dir.name}.yaml", "--split", "validation", "--json"]
+    done = run_command([*torchrun, *words], project)
+    assert done.returncode == 0, done.stderr
+    summary = json.loads((run_dir / "summary.json").read_text())
+    assert json.loads(done.stdout)["f1"] == summary["validation"]["f1"]
+
+
 def test_the_summary_has_the_scores(run_dir: Path) -> None:
     summary = json.loads((run_dir / "summary.json").read_text())
     assert summary["steps"] == STEPS
