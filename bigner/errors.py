@@ -7,7 +7,9 @@
     │   ├── ModelError       a model or tokenizer that cannot be used as asked
     │   └── LaunchError      the machine or the launch cannot do what the config asks
     ├── Stopped              asked to stop, and saved; 128 + the signal's number
+    │   └── Pruned           a trial of a search that fell behind; not saved
     └── RunError             the run itself failed; exit code 1
+        ├── DivergedError    the model diverged or collapsed; on every rank
         ├── LostRankError    another process of the run ended or does not answer
         ├── GatherError      a prediction is missing or came twice
         └── CheckpointError  a checkpoint that cannot be written or read
@@ -127,8 +129,19 @@ class Stopped(BignerError):  # noqa: N818
         return f"{message}; go on with\n  {self.go_on}" if self.go_on else message
 
 
+class Pruned(Stopped):
+    """A trial that the search said is not worth going on with; on every rank."""
+
+    def __init__(self, step: int) -> None:
+        super().__init__(f"pruned after step {step}", 0)
+
+
 class RunError(BignerError):
     """A run that began and could not be brought to its end."""
+
+
+class DivergedError(RunError):
+    """The model diverged or collapsed: the run's settings do not train it. On every rank."""
 
 
 class LostRankError(RunError):

@@ -92,8 +92,12 @@ def column_line(*fields: str) -> str:
     return "\t".join(field.translate(_BREAKS) for field in fields) + "\n"
 
 
-def read_predictions(path: Path) -> TaggedLines:
+def read_predictions(path: Path, *, are_tags: bool = True) -> TaggedLines:
     """Read what ``write_predictions`` wrote.
+
+    Args:
+        path: the file.
+        are_tags: whether it is of a head of tags, which are IOB2; classes may be any text.
 
     Raises:
         DataError: it cannot be read, or a line is not word, gold tag and predicted tag in IOB2 with
@@ -116,7 +120,7 @@ def read_predictions(path: Path) -> TaggedLines:
         fields = line.split("\t") if line else [""] * columns
         if len(fields) != columns:
             raise DataError.at(path, number, f"not {', '.join(_NAMES[:columns])}: {line!r:.80}")
-        if line and not tags.issuperset(fields[1:3]):
+        if are_tags and line and not tags.issuperset(fields[1:3]):
             tags.update(_require_iob2(tag, path, number) for tag in fields[1:3])
         asked.append(f"{fields[0]}\t{fields[1]}" if line else "")
         gold.append(fields[1])

@@ -27,6 +27,7 @@ import os
 import statistics
 import subprocess
 import sys
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -44,6 +45,7 @@ from bigner.predictions import read_predictions
 RUN = Path(__file__).resolve().with_name("quality_run.py")
 WEIGHTS = ("last", "best")
 RESAMPLES = 10_000
+_FAILED = "FAILED:"
 DECODED = "+iob2"
 """Behind a variant's name: its runs again, scored under ``evaluation.decoding: iob2``."""
 
@@ -69,8 +71,7 @@ TRAINER = "trainer"
 # Rows that no window uses are never read, so leaving them out changes no score.
 _COMMON = ("model.embedding_rows=used",)
 VARIANTS: dict[str, tuple[str, ...]] = {
-    "bigner": (),
-    "pools_of_1": ("training.pool_batches=1",),
+    "bigner": ("training.pool_batches=1",),
     "pools_of_4": ("training.pool_batches=4",),
     "pools_of_32": ("training.pool_batches=32",),
     "smoothing": ("loss.label_smoothing=0.1",),
@@ -82,6 +83,8 @@ VARIANTS: dict[str, tuple[str, ...]] = {
     "frozen_embeddings": ("model.freeze={embeddings: true}",),
     "context": ("data.context=16",),
     "beta2_0.98": ("training.adam_beta2=0.98",),
+    "average_0.99": ("training.average_decay=0.99",),
+    "average_0.995": ("training.average_decay=0.995",),
     "no_decay": ("training.weight_decay=0.0",),
 }
 
@@ -103,9 +106,13 @@ def main() -> None:
         for variant in options.variants
         if not variant.endswith(DECODED)
     ]
+    failed = False
     with ThreadPoolExecutor(options.processes) as pool:
         for line in pool.map(lambda one: _run(options, run_files[one[0]], *one), grid):
             print(line, file=sys.stderr, flush=True)
+            failed |= line.startswith(_FAILED)
+    if failed:
+        sys.exit(1)
     report = {
         "machine": machine("cpu"),
         "tasks": {task: _report(options, task) for task in options.tasks},
@@ -183,16 +190,21 @@ def _write_run(options: argparse.Namespace, name: str) -> Path:
     }
     # One size on both sides; it changes no score.
     run["evaluation"] = {"every": every, "batch_size": 32}
-    path = options.folder / name / f"run-{options.precision}.yaml"
+    path = options.folder / name / _group(options, name) / "run.yaml"
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text(yaml.safe_dump(run, sort_keys=False))
     return path
 
 
 def _folder(options: argparse.Namespace, task: str, variant: str, seed: int) -> Path:
+    group = options.folder / task / _group(options, task)
+    return Path(group / variant.removesuffix(DECODED) / f"seed-{seed}")
+
+
+def _group(options: argparse.Namespace, task: str) -> str:
+    """Runs that may be compared."""
     epochs = options.epochs or TASKS[task].epochs
-    group = f"{options.precision}-{epochs}-epochs-{options.evaluations}"
-    return Path(options.folder / task / group / variant.removesuffix(DECODED) / f"seed-{seed}")
+    return f"{options.precision}-{epochs}-epochs-{options.evaluations}"
 
 
 def _decoding(variant: str) -> str:
@@ -201,16 +213,15 @@ def _decoding(variant: str) -> str:
 
 def _run(options: argparse.Namespace, run_file: Path, task: str, variant: str, seed: int) -> str:
     folder = _folder(options, task, variant, seed)
-    if not (folder / "result.json").is_file():
+    fields = () if variant == TRAINER else (*_COMMON, *options.variants[variant])
+    if not _is_done(folder, fields):
         folder.parent.mkdir(parents=True, exist_ok=True)
-        contestant, fields = "trainer", ()
-        if variant != TRAINER:
-            contestant, fields = "bigner", (*_COMMON, *options.variants[variant])
+        contestant = "trainer" if variant == TRAINER else "bigner"
         command = [sys.executable, str(RUN), contestant, str(run_file), str(folder)]
         threads = max(1, (os.cpu_count() or 1) // options.processes)
         with folder.with_suffix(".log").open("w") as log:
             done = subprocess.run(
-                [*command, f"seed={seed}", *fields],
+                [*command, *fields, f"seed={seed}"],
                 env={
                     **os.environ,
                     "OMP_NUM_THREADS": str(threads),
@@ -222,26 +233,33 @@ def _run(options: argparse.Namespace, run_file: Path, task: str, variant: str, s
                 check=False,
             )
         if done.returncode:
-            return f"{folder}: FAILED with {done.returncode}; see {folder.with_suffix('.log')}"
+            return f"{_FAILED} {folder} with {done.returncode}; see {folder.with_suffix('.log')}"
     result = json.loads((folder / "result.json").read_text())
     scores = ", ".join(f"{name} {test['f1']:.4f}" for name, test in result["test"].items())
     return f"{task}, {variant}, seed {seed}: test F1 {scores}; {result['curve'][-1]['seconds']} s"
+
+
+def _is_done(folder: Path, fields: Sequence[str]) -> bool:
+    """Whether a run with these fields was made; one of other fields is made anew."""
+    try:
+        done = json.loads((folder / "result.json").read_text())
+    except OSError:
+        return False
+    return bool(done["overrides"][: len(fields)] == list(fields))
 
 
 # ------------------------------------------------------------ telling
 
 
 def _report(options: argparse.Namespace, task: str) -> dict[str, dict[str, Any]]:
-    """Variant -> what its runs came to; those without a finished run are left out."""
+    """Variant -> what its runs came to."""
     results = {
         variant: {
-            seed: json.loads(path.read_text())
+            seed: json.loads((_folder(options, task, variant, seed) / "result.json").read_text())
             for seed in options.seeds
-            if (path := _folder(options, task, variant, seed) / "result.json").is_file()
         }
         for variant in options.variants
     }
-    results = {variant: runs for variant, runs in results.items() if runs}
     rows: dict[str, dict[str, Any]] = {variant: {} for variant in results}
     for which in WEIGHTS:
         counts = {

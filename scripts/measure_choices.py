@@ -76,8 +76,8 @@ CHOICES: dict[str, list[str]] = {
     "effective_number": ["loss.class_weights=effective_number"],
     "focal": ["loss.focal_gamma=2.0"],
     "smoothing": ["loss.label_smoothing=0.1"],
-    # Plain sentences again, in pools of other sizes than 32 global batches.
-    "shuffled": ["training.pool_batches=1"],
+    # Plain sentences again, with windows of similar length in a batch.
+    "pools_of_32": ["training.pool_batches=32"],
     "pools_of_4": ["training.pool_batches=4"],
 }
 BASELINE = "sentence"

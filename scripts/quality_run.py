@@ -64,6 +64,7 @@ def main() -> None:
         for which in WEIGHTS
         for decoding in DECODINGS
     }
+    result["overrides"] = options.overrides
     for path in (folder / "run", *models.values()):
         shutil.rmtree(path, ignore_errors=True)
     (folder / "result.json").write_text(json.dumps(result, indent=2))
@@ -130,7 +131,7 @@ class _BestKept(TrainerCallback):
         self._since = time.perf_counter()
 
     def on_step_end(self, args: Any, state: Any, *_: Any, **__: Any) -> None:
-        if state.global_step % args.eval_steps == 0:
+        if state.global_step % args.eval_steps == 0 or state.global_step == state.max_steps:
             self._seconds += time.perf_counter() - self._since
 
     def on_evaluate(

@@ -17,6 +17,13 @@ from bigner.strategies.base import Shard, Strategy
 from bigner.table import TableFolder
 from bigner.tensor_files import checksum_of, read_range
 
+_NAMES: dict[TensorKind, str] = {
+    "master": "values",
+    "exp_avg": "optimizer state",
+    "exp_avg_sq": "optimizer state",
+    "average": "moving average",
+}
+
 
 def damage(folder: Path, world: World) -> str:
     """What is wrong with a checkpoint, or nothing; collective, the same on every rank.
@@ -108,7 +115,7 @@ def _read(
             continue
         if kind not in part.sha256:
             raise CheckpointError(
-                f"{folder} has no {kind} of {shard.name}, which that run did not train"
+                f"{folder} has no {_NAMES[kind]} of {shard.name}, which was frozen in that run"
             )
         piece = target[start - shard.offset : stop - shard.offset]
         path = folder / part.file

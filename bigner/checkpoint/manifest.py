@@ -126,7 +126,7 @@ class Manifest(_Part):
     @property
     def keeps_average(self) -> bool:
         """Whether the run keeps a moving average of its weights."""
-        return "average_steps" in self.scalars
+        return self.scalars.get("average_steps", 0.0) > 0
 
     @field_validator("scalars")
     @classmethod

@@ -128,7 +128,10 @@ def search(
     ],
     overrides: Overrides = None,
     trials: Annotated[
-        int, typer.Option(min=2, max=100_000, help="Runs in all; more go on with a search.")
+        int,
+        typer.Option(
+            min=2, max=100_000, help="Total number of trials. A larger one continues a search."
+        ),
     ] = 20,
     prune: Annotated[
         bool, typer.Option(help="End trials early whose validation score falls behind.")
@@ -137,12 +140,16 @@ def search(
 ) -> None:
     """Search the values of some fields that give the best model."""
     from bigner.commands.validate import require_sound  # noqa: PLC0415
+    from bigner.config.seeds import require_no_checkpoint  # noqa: PLC0415
     from bigner.errors import UserError  # noqa: PLC0415
     from bigner.search.space import read_space  # noqa: PLC0415
 
     config, source = load(run_file, overrides)
     if config.data.validation is None:
         raise UserError("a search compares trials on validation data; give data.validation")
+    if config.data.fold is not None:
+        raise UserError("a search looks at no test data, and data.fold is some; take it out")
+    require_no_checkpoint(config, "bigner search")
     parameters = read_space(space, config, overrides or [])
     require_sound(config, source.where)
     with collector.loading():
@@ -164,8 +171,7 @@ def search(
     if not world.is_main:
         return
     show_trials(ranked, config.evaluation.metric)
-    if ranked[0].outcome == "done":
-        print(f"the best run file is {config.run_dir / BEST}; train it to score test")
+    print(f"the best run file is {config.run_dir / BEST}; train it to score test")
 
 
 @app.command(cls=GuideCommand)

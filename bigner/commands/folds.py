@@ -12,17 +12,19 @@ import numpy as np
 
 from bigner.config.schema import RunConfig
 from bigner.config.yaml_file import as_yaml
-from bigner.data.formats import read_sentences
+from bigner.data.corpus import read_corpus
 from bigner.data.formats.folds import fold_numbers
 from bigner.errors import RunError
 from bigner.evaluation.metrics import ClassScores, Scores, score_class_ids, score_tag_ids
 from bigner.evaluation.word_labels import WordLabels
-from bigner.predictions import TaggedLines, read_predictions, write_predictions
+from bigner.log import plain
+from bigner.predictions import TaggedLines, column_line, read_predictions, write_predictions
 from bigner.run_dir import RunDir, write_json, write_text
 
 JOINED = "joined"
 """Name of the folder beside those of the folds."""
 
+_Words = list[str]
 _Tags = list[list[str]]
 
 
@@ -45,15 +47,19 @@ def join_folds(config: RunConfig, folds: Sequence[RunConfig]) -> dict[str, Any]:
     """
     joined = RunDir(config.run_dir / JOINED)
     summaries = [RunDir(fold.run_dir).read_summary() for fold in folds]
-    sentences = list(read_sentences(config.data, "train"))
+    # With the splits that the folds read, for the tag scheme follows from all of them.
+    corpus = read_corpus(config.data.model_copy(update={"test": None}))
+    sentences = corpus.sentences["train"]
     words = [sentence.words for sentence in sentences]
     numbers = fold_numbers([sentence.document for sentence in sentences], len(folds))
     heads = config.data.resolved_heads()
     scores, columns = {}, {}
-    for name, head in heads.items():
+    for place, (name, head) in enumerate(heads.items()):
         own = name if len(heads) > 1 else None
         files = [RunDir(fold.run_dir).predictions("test", own) for fold in folds]
-        gold, predicted, sure = _in_order(files, numbers, words)
+        lines = [read_predictions(file, are_tags=head.kind == "tags") for file in files]
+        expected = [(one.words, one.tags[place]) for one in sentences]
+        gold, predicted, sure = _in_order(lines, numbers, expected)
         columns[name] = [gold, predicted, *([] if sure is None else [sure])]
         of_folds = [
             summary["test"].get("heads", {name: summary["test"]})[name] for summary in summaries
@@ -67,38 +73,54 @@ def join_folds(config: RunConfig, folds: Sequence[RunConfig]) -> dict[str, Any]:
         values = config.model_copy(update={"data": whole, "run_dir": joined.path})
         write_text(joined.config, as_yaml(values.model_dump(mode="json")))
         write_predictions(joined.predictions("test"), words, columns)
-        write_json(joined.summary, summary)
+        write_json(joined.summary, plain(summary))
     except OSError as error:
         raise RunError(f"{joined.path} cannot be written: {error}") from None
     return summary
 
 
 def _in_order(
-    files: Sequence[Path], numbers: Sequence[int], words: _Tags
+    folds: Sequence[TaggedLines], numbers: Sequence[int], expected: Sequence[tuple[_Words, _Words]]
 ) -> tuple[_Tags, _Tags, _Tags | None]:
-    """Gold tags, predicted tags and confidences of each sentence, in the order of the data."""
-    lines = [read_predictions(file) for file in files]
-    of_folds = [_sentences(one) for one in lines]
+    """Gold tags, predicted tags and confidences of each sentence, in the order of the data.
+
+    Args:
+        folds: the predictions of each fold.
+        numbers: ``[sentences]``, the fold of each, counted from 1.
+        expected: ``[sentences]``, words and gold tags.
+
+    Raises:
+        RunError: the predictions are not of these sentences.
+    """
+    of_folds = [_sentences(lines) for lines in folds]
     found = []
-    for number, sentence in zip(numbers, words, strict=True):
-        tagged = next(of_folds[number - 1], None)
-        if tagged is None or len(tagged[0]) != len(sentence):
-            raise RunError(
-                f"{files[number - 1]} is not of this training data: it has changed since the fold "
-                f"was trained; train all folds again in another run_dir"
-            )
+    for number, (words, tags) in zip(numbers, expected, strict=True):
+        asked, *tagged = next(of_folds[number - 1], ([],))
+        if asked != [column_line(*word).rstrip("\n") for word in zip(words, tags, strict=True)]:
+            raise _changed(folds[number - 1].path)
         found.append(tagged)
+    for lines, rest in zip(folds, of_folds, strict=True):
+        if next(rest, None) is not None:
+            raise _changed(lines.path)
     gold, predicted, sure = (list(column) for column in zip(*found, strict=True))
-    return gold, predicted, sure if all(one.confidences for one in lines) else None
+    return gold, predicted, sure if all(lines.confidences for lines in folds) else None
 
 
-def _sentences(lines: TaggedLines) -> Iterator[tuple[list[str], list[str], list[str]]]:
-    """Gold tags, predicted tags and confidences of each sentence of a file."""
+def _changed(path: Path) -> RunError:
+    return RunError(
+        f"{path} is not of this training data, which has changed since the fold was trained; train "
+        f"all folds again in another run_dir"
+    )
+
+
+def _sentences(lines: TaggedLines) -> Iterator[tuple[_Words, ...]]:
+    """Of each sentence of a file: words with gold tags, gold tags, predicted tags, confidences."""
     sure = lines.confidences or [np.nan] * len(lines.gold)
     start = 0
     for end in [*(i for i, tag in enumerate(lines.gold) if not tag), len(lines.gold)]:
         texts = ["" if np.isnan(one) else f"{one:.4f}" for one in sure[start:end]]
-        yield lines.gold[start:end], lines.predicted[start:end], texts
+        columns = (lines.asked, lines.gold, lines.predicted)
+        yield (*(column[start:end] for column in columns), texts)
         start = end + 1
 
 
@@ -114,7 +136,9 @@ def _score(
     lengths = np.array([len(tags) for tags in gold])
     words = WordLabels(gold_ids, predicted_ids, labels, labels, lengths)
     # A fold's loss is the mean over its labelled tokens, of which there is about one to a word.
-    loss = sum(one["loss"] * one["words"] for one in folds) / len(words.gold)
+    # That of a model that diverged is null in a summary.
+    losses = [np.nan if one["loss"] is None else one["loss"] * one["words"] for one in folds]
+    loss = float(sum(losses)) / len(words.gold)
     without = sum(one["words_without_pieces"] for one in folds)
     score = score_tag_ids if kind == "tags" else score_class_ids
     return score(words, loss=loss, words_without_pieces=without)

@@ -3,29 +3,36 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Protocol, TypeVar
 
-from filelock import Timeout
+from filelock import FileLock, Timeout
 from pydantic import ValidationError
 
 from bigner.config.load import load_config
 from bigner.config.schema import RunConfig
 from bigner.config.yaml_file import as_yaml
 from bigner.distributed import World
-from bigner.errors import CheckpointError, GatherError, LaunchError, LostRankError, RunError
+from bigner.errors import (
+    ConfigError,
+    DivergedError,
+    LaunchError,
+    Pruned,
+    RunError,
+    UserError,
+)
 from bigner.log import inform, warn
 from bigner.run_dir import RunDir, write_json, write_text
 from bigner.search.space import Parameter
 from bigner.search.study import Study, Trial
-from bigner.training import GoesOn, Pruned
+from bigner.training import GoesOn
 from bigner.training.history import History
 
 BEST = "best.yaml"
 TRIALS = "trials.json"
-# Not of one trial, so no other would fare better.
-_OF_THE_MACHINE = (LostRankError, GatherError, CheckpointError)
+
+Answer = TypeVar("Answer")
 
 
 class Train(Protocol):
@@ -63,35 +70,49 @@ def search(
     Raises:
         ConfigError: the folder holds another search.
         LaunchError: another process is at this search, or the folder cannot be written to.
+        RunError: no trial came to its end, or the study cannot be read or written.
+        Stopped: after the running trial was saved.
     """
     folder = config.run_dir
     lock = RunDir(folder).lock()
     studies: list[Study] = []
 
     def open_study() -> None:
-        try:
-            folder.mkdir(parents=True, exist_ok=True)
-            lock.acquire()
-        except Timeout:
-            raise LaunchError(f"another process is searching in {folder}; wait for it") from None
-        except OSError as error:
-            raise LaunchError(f"run_dir {folder} cannot be used: {error.strerror}") from None
-        if RunDir(folder).config.exists():
-            raise LaunchError(f"run_dir {folder} holds a run; choose another one for the search")
+        _claim(folder, lock)
         studies.append(Study(folder, config, space, trials=trials, prune=prune))
+
+    def ask(question: Callable[[Study], Answer]) -> Answer:
+        """What rank 0's study answers; its errors are raised on every rank."""
+        answers: list[Answer] = []
+        world.main_first(lambda: answers.append(question(studies[0])))
+        shared: Answer = world.share_object(answers[0] if answers else None)
+        return shared
 
     try:
         world.main_first(open_study)
-        study = studies[0] if studies else None
-        while (trial := world.share_object(study.next() if study else None)) is not None:
-            _run(config, trial, world, study, train)
-            if study is not None:
-                _keep_the_best(folder, study.trials())
-        ranked: list[Trial] = world.share_object(study.trials() if study else None)
+        while (trial := ask(Study.next)) is not None:
+            _run(config, trial, world, ask, train)
+            ask(lambda study: _keep_the_best(folder, study.trials()))
+        ranked = ask(Study.trials)
         world.main_first(lambda: _write(config, ranked))
         return ranked
     finally:
         lock.release()
+
+
+def _claim(folder: Path, lock: FileLock) -> None:
+    """Make the folder this search's own; for rank 0."""
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        lock.acquire()
+    except Timeout:
+        raise LaunchError(f"another process is searching in {folder}; wait for it") from None
+    except (OSError, NotImplementedError) as error:
+        # The second: a file system without locks.
+        reason = getattr(error, "strerror", None) or error
+        raise LaunchError(f"run_dir {folder} cannot be used: {reason}") from None
+    if RunDir(folder).config.exists():
+        raise LaunchError(f"run_dir {folder} holds a run; choose another one for the search")
 
 
 def trial_config(config: RunConfig, trial: Trial) -> RunConfig:
@@ -105,37 +126,55 @@ def trial_config(config: RunConfig, trial: Trial) -> RunConfig:
     )
 
 
-def _run(config: RunConfig, trial: Trial, world: World, study: Study | None, train: Train) -> None:
-    """One trial, to its end or until it is pruned."""
-    one = trial_config(config, trial)
+def _run(
+    config: RunConfig,
+    trial: Trial,
+    world: World,
+    ask: Callable[[Callable[[Study], Any]], Any],
+    train: Train,
+) -> None:
+    """One trial, until it ends, is pruned or fails; how, the study notes."""
+    history = History(config.evaluation)
+
+    def goes_on(evaluation: int, scores: dict[str, Any]) -> bool:
+        score = history.metric(scores)
+        return bool(ask(lambda study: study.goes_on(trial, evaluation, score)))
+
+    def fail(reason: object) -> None:
+        ask(lambda study: study.end(trial, None))
+        if world.is_main:
+            warn(f"trial {trial.number} failed: {reason}")
+
+    try:
+        one = trial_config(config, trial)
+        one.training.accumulation(world.size)
+    except (ConfigError, ValueError) as error:
+        # Each value is possible, and all of them together are not.
+        fail(error)
+        return
     if world.is_main:
         shown = ", ".join(f"{field}={value}" for field, value in trial.values.items())
         inform(f"trial {trial.number}: {shown}; in {one.run_dir}")
-    history = History(one.evaluation)
-    failure = ""
-    pruned = False
-
-    def goes_on(evaluation: int, scores: dict[str, Any]) -> bool:
-        worth = study is None or study.goes_on(trial, evaluation, history.metric(scores))
-        return bool(world.share_object(worth))
-
-    summary: dict[str, Any] | None = None
     try:
-        summary = train(one, world, goes_on=goes_on)
+        scores = train(one, world, goes_on=goes_on)["validation"]
     except Pruned:
-        pruned = True
-    except RunError as error:
-        if isinstance(error, _OF_THE_MACHINE):
-            raise
-        failure = str(error)
-    if study is None:
-        return
-    if failure:
-        warn(f"trial {trial.number} failed: {failure}")
-    if pruned:
-        inform(f"trial {trial.number} is pruned: others were ahead at its last evaluation")
-    score = None if summary is None else history.metric(summary["validation"])
-    study.end(trial, score, pruned=pruned)
+        ask(lambda study: study.end(trial, None, pruned=True))
+        if world.is_main:
+            inform(f"trial {trial.number} is pruned: it is behind the median of the others")
+    except DivergedError as error:
+        fail(error)
+    except UserError:
+        # It would fail again, and the search could never go beyond it.
+        ask(lambda study: study.end(trial, None))
+        raise
+    else:
+        metric = config.evaluation.metric
+        score = scores["strict"]["f1"] if metric == "strict_f1" else scores[metric]
+        # What is no number is null in a summary.
+        if score is None:
+            fail(f"its {metric} is no number")
+        else:
+            ask(lambda study: study.end(trial, float(score)))
 
 
 def _keep_the_best(folder: Path, ranked: Sequence[Trial]) -> None:
@@ -153,8 +192,14 @@ def _keep_the_best(folder: Path, ranked: Sequence[Trial]) -> None:
 
 
 def _write(config: RunConfig, ranked: Sequence[Trial]) -> None:
-    """The trials as JSON, and the run file of the best one."""
+    """The trials as JSON, and the run file of the best one.
+
+    Raises:
+        RunError: there is none, or the folder cannot be written to.
+    """
     folder = config.run_dir
+    if ranked[0].outcome != "done":
+        raise RunError(f"no trial in {folder} came to its end: all were pruned or failed")
     try:
         listed = [
             {
@@ -167,9 +212,8 @@ def _write(config: RunConfig, ranked: Sequence[Trial]) -> None:
             for trial in ranked
         ]
         write_json(folder / TRIALS, {"trials": listed})
-        if ranked[0].outcome == "done":
-            best = load_config(config, {**ranked[0].values, "run_dir": str(folder / "best")})
-            write_text(folder / BEST, as_yaml(_shortest(best)))
+        best = load_config(config, {**ranked[0].values, "run_dir": str(folder / "best")})
+        write_text(folder / BEST, as_yaml(_shortest(best)))
     except OSError as error:
         raise RunError(f"{folder} cannot be written to: {error}") from None
 

@@ -19,7 +19,7 @@ from bigner.data.collate import Batch, Collator, ahead
 from bigner.data.prepare import Prepared, prepare
 from bigner.data.window_size import WindowSize
 from bigner.distributed import World
-from bigner.errors import LaunchError
+from bigner.errors import DivergedError, LaunchError, Pruned
 from bigner.log import MetricsLog, inform, show_scores, warn
 from bigner.loss import TrainingLoss
 from bigner.memory import forget_peak
@@ -39,7 +39,7 @@ from bigner.table import UsedRows, keep_rows
 from bigner.tracking import Tracking, open_tracking
 from bigner.tracking.base import About
 from bigner.tracking.environment import environment
-from bigner.training import GoesOn, Pruned, TrainingRun, versions
+from bigner.training import GoesOn, TrainingRun, versions
 from bigner.weights import InitialWeights
 
 
@@ -119,8 +119,8 @@ def _train(
     try:
         with StopSignals() as signals, run.naming_lost_ranks():
             summary = _train_steps(run, plan, loss, signals)
-    except Pruned:
-        # Another run follows in this process.
+    except (Pruned, DivergedError):
+        # Another run may follow in this process.
         strategy.close()
         raise
     strategy.close()
@@ -147,6 +147,7 @@ def _train_steps(
         if run.evaluation_due():
             # The run was stopped after a step and before its evaluation.
             run.evaluate(log)
+            run.heed_pruning(signals.received)
         for work in ahead(_work(run, plan)):
             if run.is_over:
                 # Early, for want of a gain; a resumed run may find that it had come to this.
@@ -163,6 +164,7 @@ def _train_steps(
             run.heed(signals.received)
             if run.evaluation_due():
                 run.evaluate(log)
+                run.heed_pruning(signals.received)
                 speed = _Speed()
             if run.save_due():
                 run.save()

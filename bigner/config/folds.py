@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from bigner.config.schema import Fold, RunConfig
+from bigner.config.seeds import require_no_checkpoint
 from bigner.errors import UserError
 
 
@@ -15,12 +16,7 @@ def with_folds(config: RunConfig, folds: int) -> list[RunConfig]:
         UserError: the config goes on from one checkpoint, which cannot be that of each, or names a
             fold itself.
     """
-    resume = config.checkpoint.resume
-    if resume not in ("auto", "none"):
-        raise UserError(
-            f"--folds begins a run for each fold, and checkpoint.resume names one checkpoint, "
-            f"{resume!r}; set it to auto or none"
-        )
+    require_no_checkpoint(config, "--folds")
     if config.data.fold is not None:
         raise UserError("--folds goes through all folds, and data.fold names one; take it out")
     return [

@@ -42,18 +42,31 @@ def _wrong(text: str, why: str) -> UserError:
     return UserError(f"--seeds must be different seeds such as 1,2,3; got {text!r:.80}: {why}")
 
 
+def require_no_checkpoint(config: RunConfig, what: str) -> None:
+    """Refuse to begin several runs with one checkpoint.
+
+    Args:
+        config: of which the runs are made.
+        what: makes them, for the message.
+
+    Raises:
+        UserError: the config names a checkpoint to go on from.
+    """
+    resume = config.checkpoint.resume
+    if resume not in ("auto", "none"):
+        raise UserError(
+            f"{what} begins several runs, and checkpoint.resume names one checkpoint, {resume!r}; "
+            f"set it to auto or none"
+        )
+
+
 def with_seeds(config: RunConfig, seeds: Sequence[int]) -> list[RunConfig]:
     """The config once for each seed, each with a folder ``seed-N`` of its own in ``run_dir``.
 
     Raises:
         UserError: the config goes on from one checkpoint, which cannot be that of each.
     """
-    resume = config.checkpoint.resume
-    if resume not in ("auto", "none"):
-        raise UserError(
-            f"--seeds begins a run for each seed, and checkpoint.resume names one checkpoint, "
-            f"{resume!r}; set it to auto or none"
-        )
+    require_no_checkpoint(config, "--seeds")
     return [
         config.model_copy(update={"seed": seed, "run_dir": config.run_dir / f"seed-{seed}"})
         for seed in seeds

@@ -60,7 +60,7 @@ def _host(job: Job) -> dict[str, int]:
     if job.offloads("param"):
         needs["weights"] = job.value_bytes * owned
     if job.offloads("optimizer"):
-        needs["masters, optimizer state, gradients"] = 16 * trained
+        needs["masters, optimizer state, gradients"] = (8 + job.state_bytes) * trained
     if job.keeps_copies:
         needs["checkpoint being written"] = (4 + job.state_bytes) * trained
     largest = max(tensor.numel for unit in shape.units for tensor in unit.tensors)

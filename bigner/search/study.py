@@ -3,18 +3,21 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import wraps
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, TypeVar, cast
 
 from bigner.config.schema import RunConfig
-from bigner.errors import ConfigError, LaunchError, Problem
+from bigner.errors import ConfigError, LaunchError, Problem, RunError, one_line
+from bigner.run_dir import differences
 from bigner.search.space import Choices, Parameter, Range
 
 try:
     import optuna
     from optuna.trial import TrialState
+    from sqlalchemy.exc import SQLAlchemyError
 except ImportError:
     raise LaunchError("bigner search needs optuna: pip install 'bigner[search]'") from None
 
@@ -26,9 +29,11 @@ _OUTCOMES: dict[TrialState, _Outcome] = {
     TrialState.RUNNING: "running",
     TrialState.WAITING: "running",
 }
-_SPACE, _CONFIG = "space", "config"
-# Of how many trials at random the others are told apart from.
+_SPACE, _CONFIG, _STARTS = "space", "config", "starts"
+# Random trials before TPE proposes any, and before any is pruned.
 _LEAST_AT_RANDOM = 4
+# A trial that was interrupted so often is not begun again.
+_MOST_STARTS = 5
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,8 +45,25 @@ class Trial:
     """Field -> value."""
     outcome: _Outcome
     score: float | None
-    """The best validation score so far; None before the first."""
+    """The best on validation; of a pruned trial the last; None of one that runs or failed."""
     evaluations: int
+
+
+Method = TypeVar("Method", bound=Callable[..., Any])
+
+
+def _told(method: Method) -> Method:
+    """Turn what the database raises into a message."""
+
+    @wraps(method)
+    def telling(study: Study, *given: Any, **named: Any) -> Any:
+        try:
+            return method(study, *given, **named)
+        except (SQLAlchemyError, optuna.exceptions.StorageInternalError) as error:
+            reason = str(error).strip().partition("\n")[0]
+            raise RunError(one_line(f"{study.path} cannot be used", reason)) from None
+
+    return cast(Method, telling)
 
 
 class Study:
@@ -54,10 +76,13 @@ class Study:
         trials: how many there will be.
         prune: whether trials that fall behind are ended early.
 
+    Every method raises RunError where the database cannot be read or written.
+
     Raises:
         ConfigError: the folder holds another search.
     """
 
+    @_told
     def __init__(
         self,
         folder: Path,
@@ -67,14 +92,14 @@ class Study:
         trials: int,
         prune: bool,
     ) -> None:
+        self.path = folder / "search.db"
         optuna.logging.set_verbosity(optuna.logging.WARNING)
         self._space = space
         self._seed = config.seed
         self._trials = trials
-        # A median of fewer says little.
         pruner = optuna.pruners.MedianPruner(n_startup_trials=_LEAST_AT_RANDOM)
         self._study = optuna.create_study(
-            storage=f"sqlite:///{(folder / 'search.db').resolve()}",
+            storage=f"sqlite:///{self.path.resolve()}",
             study_name="search",
             direction="minimize" if config.evaluation.metric == "loss" else "maximize",
             pruner=pruner if prune else optuna.pruners.NopPruner(),
@@ -84,52 +109,57 @@ class Study:
 
     def _check_same(self, folder: Path, config: RunConfig) -> None:
         """Begin the study with its config and space, or make sure that they are the same."""
-        base = config.model_dump(mode="json", exclude={"run_dir"})
+        base = config.model_dump(mode="json")
+        space = [_described(parameter) for parameter in self._space]
         known = self._study.user_attrs
-        now = {_CONFIG: json.dumps(base), _SPACE: json.dumps([_described(p) for p in self._space])}
-        if not known:
-            for name, value in now.items():
-                self._study.set_user_attr(name, value)
+        if _SPACE not in known:
+            self._study.set_user_attr(_CONFIG, base)
+            self._study.set_user_attr(_SPACE, space)
             self._enqueue_the_beginning(base)
             return
-        for name, value in now.items():
-            if known.get(name) != value:
-                message = (
-                    f"holds a search with another {'run file' if name == _CONFIG else name}; "
-                    f"choose another run_dir"
-                )
-                raise ConfigError([Problem(str(folder), "run_dir", message)])
+        advice = "choose another run_dir"
+        problems = [
+            Problem(str(folder), name, f"was {before!r} in this search and is {now!r}; {advice}")
+            for name, before, now in differences(RunConfig.model_validate(known[_CONFIG]), config)
+        ]
+        if known[_SPACE] != space:
+            problems.append(Problem(str(folder), "", f"holds a search of another space; {advice}"))
+        if problems:
+            raise ConfigError(problems)
 
     def _enqueue_the_beginning(self, base: Mapping[str, Any]) -> None:
         """Have the first trial be the run file as it stands, if the space has its values."""
-        values = {parameter.field: _value_of(base, parameter.field) for parameter in self._space}
-        if all(_holds(parameter, values[parameter.field]) for parameter in self._space):
-            self._study.enqueue_trial(
-                {p.field: _as_stored(p, values[p.field]) for p in self._space}
-            )
+        values = {p.field: _in_space(p, _value_of(base, p.field)) for p in self._space}
+        if None not in values.values():
+            self._study.enqueue_trial(values)
 
+    @_told
     def next(self) -> Trial | None:
         """The trial to run now: one that was interrupted, or a new one; None after the last."""
         trials = self._study.get_trials(deepcopy=False)
         interrupted = [trial for trial in trials if trial.state == TrialState.RUNNING]
         ended = [trial for trial in trials if trial.state.is_finished()]
+        # The seed follows the trials: a search that was stopped proposes what it would have.
+        self._study.sampler = optuna.samplers.TPESampler(
+            seed=self._seed + len(ended), n_startup_trials=_LEAST_AT_RANDOM
+        )
         if interrupted:
-            number = interrupted[0].number
-            trial = optuna.trial.Trial(self._study, interrupted[0]._trial_id)
+            trial = self._trial_of(interrupted[0])
         elif len(ended) < self._trials:
-            # The seed follows the trials: a search that was stopped proposes what it would have.
-            self._study.sampler = optuna.samplers.TPESampler(
-                seed=self._seed + len(ended),
-                n_startup_trials=max(_LEAST_AT_RANDOM, self._trials // 3),
-            )
             trial = self._study.ask()
-            number = trial.number
         else:
             return None
+        starts = trial.user_attrs.get(_STARTS, 0) + 1
+        if starts > _MOST_STARTS:
+            # It may be what ends the process: too large for the memory, say.
+            self._study.tell(trial.number, state=TrialState.FAIL)
+            return self.next()
+        trial.set_user_attr(_STARTS, starts)
         # Values that a trial has are given again, so an interrupted one gets its own.
         values = {parameter.field: _suggested(trial, parameter) for parameter in self._space}
-        return Trial(number, values, "running", None, 0)
+        return Trial(trial.number, values, "running", None, 0)
 
+    @_told
     def goes_on(self, trial: Trial, evaluation: int, score: float) -> bool:
         """Note a validation score of a running trial, and say whether it is worth going on.
 
@@ -139,12 +169,13 @@ class Study:
             score: the metric of that evaluation.
         """
         frozen = self._study.get_trials(deepcopy=False)[trial.number]
-        running = optuna.trial.Trial(self._study, frozen._trial_id)
+        running = self._trial_of(frozen)
         # A trial that was interrupted before its first checkpoint comes to its evaluations again.
         if evaluation not in frozen.intermediate_values:
             running.report(score, evaluation)
         return not running.should_prune()
 
+    @_told
     def end(self, trial: Trial, score: float | None, *, pruned: bool = False) -> None:
         """Note how a trial ended.
 
@@ -160,6 +191,11 @@ class Study:
         else:
             self._study.tell(trial.number, score)
 
+    def _trial_of(self, frozen: optuna.trial.FrozenTrial) -> optuna.trial.Trial:
+        """A trial that is running, to be told of."""
+        return optuna.trial.Trial(self._study, frozen._trial_id)
+
+    @_told
     def trials(self) -> list[Trial]:
         """All trials so far, the best first, and those without a score last."""
         sign = -1.0 if self._study.direction == optuna.study.StudyDirection.MAXIMIZE else 1.0
@@ -176,8 +212,6 @@ class Study:
 
     def _trial(self, frozen: optuna.trial.FrozenTrial) -> Trial:
         outcome = _OUTCOMES[frozen.state]
-        # A pruned trial has the value that it was pruned at.
-        scores = list(frozen.intermediate_values.values())
         return Trial(
             frozen.number,
             {
@@ -187,7 +221,7 @@ class Study:
             },
             outcome,
             frozen.value if outcome in ("done", "pruned") else None,
-            len(scores),
+            len(frozen.intermediate_values),
         )
 
 
@@ -222,10 +256,6 @@ def _as_given(parameter: Parameter, stored: Any) -> Any:
     return json.loads(stored) if isinstance(parameter, Choices) else stored
 
 
-def _as_stored(parameter: Parameter, value: Any) -> Any:
-    return json.dumps(value) if isinstance(parameter, Choices) else value
-
-
 def _value_of(values: Mapping[str, Any], field: str) -> Any:
     """What a config has at a dotted field; None where there is nothing."""
     found: Any = values
@@ -234,11 +264,20 @@ def _value_of(values: Mapping[str, Any], field: str) -> Any:
     return found
 
 
-def _holds(parameter: Parameter, value: Any) -> bool:
+def _in_space(parameter: Parameter, value: Any) -> Any:
+    """A value as the study stores it; None where it is none of the parameter's."""
     if isinstance(parameter, Choices):
-        return value in parameter.values
-    is_number = isinstance(value, int | float) and not isinstance(value, bool)
-    return is_number and _in_range(parameter, value)
+        # 0 is 0.0, and True is not 1.
+        same = (
+            one for one in parameter.values if one == value and _is_bool(one) == _is_bool(value)
+        )
+        return next((json.dumps(one) for one in same), None)
+    is_number = isinstance(value, int | float) and not _is_bool(value)
+    return value if is_number and _in_range(parameter, value) else None
+
+
+def _is_bool(value: Any) -> bool:
+    return isinstance(value, bool)
 
 
 def _in_range(parameter: Range, value: float) -> bool:

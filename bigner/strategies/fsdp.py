@@ -40,8 +40,6 @@ class Fsdp(TorchStrategy):
         world: World,
     ) -> None:
         self._mesh = _mesh_of(config, world)
-        # DTensor's caches keep the mesh for as long as the process lives, and its groups with it.
-        world.when_closed(self._mesh._pg_registry.clear)
         _shard_units(model, config, precision, self._mesh)
         _make_room(model, world)
         # After sharding and making room: what is optimised is this rank's part of each.
@@ -108,7 +106,7 @@ def shard_fake_model(
         What goes backward, with its optimizer's state; gradients are given to it by ``Fsdp.step``.
     """
     with unset_fake_temporarily():
-        mesh = _mesh_of(config, world)
+        mesh = _new_mesh(config, world)
     _shard_units(model, config, precision, mesh)
     return _stepper(model, _owned(model), config, training, precision, world, torch.zeros_like)
 
@@ -150,7 +148,21 @@ def _make_room(model: PreTrainedModel, world: World) -> None:
     allocate(model, world.device)
 
 
+_meshes: dict[tuple[int, int], DeviceMesh] = {}
+"""By world and copies: one for all runs of a process, for each has process groups of its own."""
+
+
 def _mesh_of(config: FsdpStrategy, world: World) -> DeviceMesh:
+    key = (id(world), config.dp_replicate)
+    if key not in _meshes:
+        _meshes[key] = mesh = _new_mesh(config, world)
+        # DTensor's caches keep the mesh for as long as the process lives, and its groups with it.
+        world.when_closed(mesh._pg_registry.clear)
+        world.when_closed(_meshes.clear)
+    return _meshes[key]
+
+
+def _new_mesh(config: FsdpStrategy, world: World) -> DeviceMesh:
     """The ranks as ``[copies of the model, ranks of a copy]``."""
     copies = config.dp_replicate
     names = ("dp_replicate", "dp_shard")

@@ -22,7 +22,7 @@ from bigner.data.arrays import Ints
 from bigner.data.prepare import Prepared, SplitData
 from bigner.data.subset import sample_of
 from bigner.distributed import World
-from bigner.errors import RunError, Stopped
+from bigner.errors import DivergedError, Pruned, RunError, Stopped
 from bigner.evaluation.evaluator import Predictions, ShardedEvaluator, timed_run
 from bigner.export import export_model, load_weights
 from bigner.log import MetricsLog, inform, plain, progress, show_scores, warn
@@ -43,10 +43,6 @@ from bigner.weights import InitialWeights
 GoesOn = Callable[[int, dict[str, Any]], bool]
 """From the number of an evaluation, counted from 1, and its scores on validation to whether the run
 is worth going on; collective."""
-
-
-class Pruned(Exception):  # noqa: N818
-    """Whoever was asked after an evaluation said that the run is not worth going on."""
 
 
 @dataclass
@@ -85,6 +81,7 @@ class TrainingRun:
             self.total_steps,
         )
         self._predicted_step = 0
+        self._is_pruned = False
 
     @property
     def is_over(self) -> bool:
@@ -110,7 +107,7 @@ class TrainingRun:
         """Score validation; export the weights if they are the best so far.
 
         Raises:
-            RunError: the model collapsed, and the config says to stop then.
+            DivergedError: the model collapsed, and the config says to stop then.
         """
         validation = self.prepared.splits["validation"]
         with self.strategy.averaged():
@@ -125,21 +122,13 @@ class TrainingRun:
         only_tag = evaluator.only_tag(predictions)
         if only_tag is not None and self.step >= self.schedule.warmup_steps:
             self._collapsed(only_tag)
-        self._ask_whether_to_go_on(scores)
+        if self.goes_on is not None:
+            self._is_pruned = not self.goes_on(len(self.history.entries), scores)
         if self.world.is_main and self.history.stops_early():
             inform(
                 f"step {self.step}: no gain in {self.config.evaluation.patience} evaluations; "
                 f"stopping early"
             )
-
-    def _ask_whether_to_go_on(self, scores: dict[str, Any]) -> None:
-        if self.goes_on is None:
-            return
-        # Asked at the end, too, for whoever asks keeps the scores.
-        worth = self.goes_on(len(self.history.entries), scores)
-        if not worth and not self.is_over:
-            self._checkpoints.finish()
-            raise Pruned
 
     def _note_scores(self, scores: dict[str, Any]) -> None:
         self.history.entries.append(scores)
@@ -161,7 +150,7 @@ class TrainingRun:
         if self.config.evaluation.on_collapse == "stop":
             self.save_now()
             folder = folder_of(self.run_dir.checkpoints, self.step)
-            raise RunError(f"{what}; stopped, saved in {folder}")
+            raise DivergedError(f"{what}; stopped, saved in {folder}")
         if self.world.is_main:
             warn(what)
 
@@ -246,7 +235,7 @@ class TrainingRun:
 
         Raises:
             CheckpointError: the checkpoint that was being written could not be.
-            RunError: steps go on being skipped; after saving.
+            DivergedError: steps go on being skipped; after saving.
             Stopped: after saving.
         """
         number, writer = self.world.agree_on_max(signal_received, self._checkpoints.writer)
@@ -256,6 +245,17 @@ class TrainingRun:
             self._stop(Signals(number).name, 128 + number)
         self._heed_stop_after()
 
+    def heed_pruning(self, signal_received: int) -> None:
+        """Leave a run that was said not to be worth going on; a signal comes first.
+
+        Raises:
+            Pruned: it was.
+        """
+        if self._is_pruned and not self.is_over:
+            self.heed(signal_received)
+            self._checkpoints.finish()
+            raise Pruned(self.step)
+
     def _heed_divergence(self) -> None:
         """Save and end a run that diverged, and tell how to mend it."""
         found = self.outcomes.divergence()
@@ -264,7 +264,7 @@ class TrainingRun:
         what, advice = found
         losses = self.outcomes.last_losses()
         self.save_now()
-        raise RunError(
+        raise DivergedError(
             f"step {self.step}: {what}, so the model diverged; last losses before steps were "
             f"skipped: {losses}; {advice}, in another run_dir, and go on from a checkpoint before "
             f"it with checkpoint.resume={self.run_dir.checkpoints}/step-..., or start over"

@@ -5,6 +5,7 @@ see it.
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 from typing import Any
 
@@ -152,7 +153,10 @@ def test_a_stopped_fold_names_the_command_that_goes_on(
     ("arguments", "message"),
     [
         (["--seeds", "1,2"], "--seeds and --folds are both given"),
-        (["checkpoint.resume=run/x"], "--folds begins a run for each fold"),
+        (
+            ["checkpoint.resume=run/x"],
+            "--folds begins several runs, and checkpoint.resume names one checkpoint",
+        ),
         (
             ["data.fold={number: 1, of: 3}"],
             "--folds goes through all folds, and data.fold names one",
@@ -170,7 +174,10 @@ def test_wrong_folds(
 @pytest.mark.parametrize(
     ("override", "message"),
     [
-        ("data.fold={number: 4, of: 3}", "number 4 is more than of 3"),
+        (
+            "data.fold={number: 4, of: 3}",
+            "data.fold.number is 4 and data.fold.of is 3; set",
+        ),
         ("data.fold={number: 1, of: 1}", "data.fold.of"),
     ],
 )
@@ -189,6 +196,28 @@ def test_a_fold_is_the_test_data(project: Path, capsys: pytest.CaptureFixture[st
 
 def test_data_that_changed_meanwhile(project: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(TRAIN) == 0
-    (project / "train.conll").write_text(CORPUS.replace("saw O\n", ""))
-    assert main(TRAIN) == 1
-    assert "it has changed since the fold was trained" in capsys.readouterr().err
+    told = "which has changed since the fold was trained"
+    for changed in (
+        CORPUS.replace("saw O\n", ""),
+        CORPUS.replace("saw O\n", "met O\n"),
+        # A label that was corrected.
+        CORPUS.replace("Oslo B-PER", "Oslo B-LOC"),
+        CORPUS.removesuffix("\n\nOslo B-LOC\nsaw O\nGreta B-PER\n") + "\n",
+    ):
+        (project / "train.conll").write_text(changed)
+        assert main(TRAIN) == 1
+        assert told in capsys.readouterr().err
+
+
+def test_several_heads(project: Path) -> None:
+    """Entities and plain classes are put together, each in a file of its own."""
+    corpus = re.sub(r"^([A-Z]\w+ .+)$", r"\1 NOUN", CORPUS, flags=re.M)
+    corpus = re.sub(r"^([a-z]\w+ .+)$", r"\1 VERB", corpus, flags=re.M)
+    (project / "train.conll").write_text(corpus)
+    heads = "data.heads={ner: {column: 1}, pos: {column: 2, kind: classes}}"
+    assert main([*TRAIN, heads]) == 0
+    joined = project / "run" / "joined"
+    test = _json(joined / "summary.json")["test"]
+    assert set(test["heads"]) == {"ner", "pos"}
+    assert test["heads"]["pos"]["accuracy"] > 0.9
+    assert (joined / "predictions" / "test-pos.tsv").read_text().count("\n\n") == 2 * len(NAMES) - 1

@@ -101,7 +101,7 @@ def test_trials_that_fall_behind_are_pruned(
     (project / "space.yaml").write_text("training.learning_rate: [0.01, 1.0e-6]\n")
     more = [*SEARCH, "--trials", "9", "training.max_steps=12", "evaluation.metric=loss"]
     assert main(more) == 0
-    assert "is pruned: others were ahead" in capsys.readouterr().err
+    assert "is pruned: it is behind the median" in capsys.readouterr().err
     trials = _trials(project)
     pruned = [trial for trial in trials if trial["outcome"] == "pruned"]
     assert pruned
@@ -168,7 +168,7 @@ def test_killed_and_gone_on_with(project: Path) -> None:
         ("[1, 2]", "space.yaml:1: a space file gives values to fields"),
         (
             "training.learning_rat: [1, 2]",
-            "space.yaml:1: training.learning_rat: cannot be 1: is not a",
+            "space.yaml:1: training.learning_rat: is not a field here; did you mean learning_rate?",
         ),
         (
             "training.learning_rate: [1e-3]",
@@ -180,14 +180,21 @@ def test_killed_and_gone_on_with(project: Path) -> None:
         ("training.epochs: {low: a, high: 1}", "low, high and step must be numbers"),
         ("training.learning_rate: {low: 0, high: 1, log: true}", "log: true needs a low above 0"),
         ("training.learning_rate: {low: 0.1, high: 1, log: 3}", "log must be true or false"),
-        ("training.epochs: {low: 1, high: 3, step: 5}", "step 5 must be above 0 and at most"),
+        ("training.epochs: {low: 1, high: 3, step: 5}", "step 5 must lead from low 1 to high 3"),
         (
             "\ntraining.warmup_ratio: {low: 0.0, high: 2.0}",
-            "space.yaml:2: training.warmup_ratio: cannot",
+            "(to search 2.0)",
         ),
         ("run_dir: [a, b]", "run_dir: cannot be searched: the search gives each trial a folder"),
-        ("data.test: [a, b]", "data.test: cannot be searched: it is not looked at in a search"),
+        ("data.test: [a, b]", "data.test: cannot be searched: a search looks at no test data"),
         ("a: [1, 2", "space.yaml:1"),
+        ("strategy: [{kind: single}, {kind: fsdp}]", "strategy: cannot be searched: processes are"),
+        (
+            "evaluation: [{metric: f1}, {metric: loss}]",
+            "evaluation: cannot be searched: trials",
+        ),
+        ("training.epochs: {low: 1, high: .inf}", "must be finite numbers"),
+        ("3: [1, 2]", "space.yaml:1: 3: is not a field"),
     ],
 )
 def test_wrong_spaces(
@@ -197,6 +204,35 @@ def test_wrong_spaces(
     assert main(SEARCH) == 2
     assert message in capsys.readouterr().err
     assert not (project / "found").exists()
+
+
+def test_values_that_do_not_go_together(project: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Each value is possible, but not all of them together: such a trial fails, and is left."""
+    (project / "space.yaml").write_text(
+        "training.global_batch_size: {low: 2, high: 12}\ntraining.weight_decay: [0, 0.01]\n"
+    )
+    words = [*SEARCH, "training.max_steps=2", "--trials", "8", "--no-prune"]
+    (project / "run.yaml").write_text(
+        (project / "run.yaml")
+        .read_text()
+        .replace("  max_steps", "  weight_decay: 0.0\n  max_steps")
+    )
+    assert main(words) == 0
+    trials = _trials(project)
+    failed = [trial["values"] for trial in trials if trial["outcome"] == "failed"]
+    assert failed
+    assert {values["training.global_batch_size"] % 2 for values in failed} == {1}
+    assert "is not a multiple of training.micro_batch_size" in capsys.readouterr().err
+    # The run file itself is in the space: 0.0 is 0.
+    first = next(trial for trial in trials if trial["number"] == 0)
+    assert first["values"] == {"training.global_batch_size": 2, "training.weight_decay": 0}
+
+
+def test_a_damaged_study(project: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (project / "found").mkdir()
+    (project / "found" / "search.db").write_text("nothing of the kind " * 100)
+    assert main(SEARCH) == 1
+    assert "search.db cannot be used: " in capsys.readouterr().err
 
 
 def test_wrong_searches(project: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -212,7 +248,9 @@ def test_wrong_searches(project: Path, capsys: pytest.CaptureFixture[str]) -> No
     assert main([*SEARCH, "--trials", "2"]) == 0
     (project / "space.yaml").write_text(SPACE.replace("high: 12", "high: 8"))
     assert main(SEARCH) == 2
-    assert "holds a search with another space; choose another run_dir" in capsys.readouterr().err
+    assert (
+        "found: holds a search of another space; choose another run_dir" in capsys.readouterr().err
+    )
     (project / "space.yaml").write_text(SPACE)
     assert main([*SEARCH, "seed=3"]) == 2
-    assert "holds a search with another run file" in capsys.readouterr().err
+    assert "found: seed: was 42 in this search and is 3" in capsys.readouterr().err

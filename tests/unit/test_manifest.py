@@ -152,9 +152,9 @@ def test_a_checkpoint_without_an_average(folder: Path, manifest: Values) -> None
 def test_an_average_that_is_not_there(folder: Path, manifest: Values) -> None:
     del ranges(manifest)[0]["sha256"]["average"]
     rewrite(folder, manifest)
-    with pytest.raises(CheckpointError, match=r"has no average of a\.weight"):
+    with pytest.raises(CheckpointError, match=r"has no moving average of a\.weight"):
         read_parameter(folder, read_manifest(folder), "a.weight")
-    with pytest.raises(CheckpointError, match=r"has no average of a\.weight"):
+    with pytest.raises(CheckpointError, match=r"has no moving average of a\.weight"):
         load(folder, read_manifest(folder), Ranges(EVERYTHING, frozen=("frozen",)))
 
 
@@ -246,7 +246,7 @@ def test_what_does_not_make_up_the_model(folder: Path, manifest: Values) -> None
     read = read_manifest(folder)
     with pytest.raises(CheckpointError, match=r"has frozen, which this model has not"):
         load(folder, read, Ranges({n: c for n, c in EVERYTHING.items() if n != "frozen"}))
-    with pytest.raises(CheckpointError, match="no exp_avg of frozen, which that run did not train"):
+    with pytest.raises(CheckpointError, match="no optimizer state of frozen, which was frozen"):
         load(folder, read, Ranges(EVERYTHING))
     del manifest["parameters"]["a.bias"]
     rewrite(folder, manifest)

@@ -18,7 +18,7 @@ class CheckpointConfig(Section):
 
     background: bool = True
     """Write while training goes on, from a copy in host memory: 12 bytes for each parameter that a
-    rank owns. Without it training waits for the disk."""
+    rank owns, 16 with `training.average_decay`. Without it training waits for the disk."""
 
     resume: str = Field(default="auto", min_length=1)
     """`auto` goes on from the last checkpoint in run_dir, `none` starts anew, anything else is

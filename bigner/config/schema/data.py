@@ -78,7 +78,10 @@ class Fold(Section):
     @model_validator(mode="after")
     def _number_is_one_of_them(self) -> Fold:
         if self.number > self.of:
-            raise ValueError(f"number {self.number} is more than of {self.of}; set it to 1 or more")
+            raise ValueError(
+                f"data.fold.number is {self.number} and data.fold.of is {self.of}; set number to "
+                f"{self.of} or less"
+            )
         return self
 
 

@@ -118,8 +118,8 @@ class TrainingConfig(Section):
     average_decay: float | None = Field(default=None, gt=0.0, lt=1.0)
     """Keep a moving average of the weights, which keeps this share of itself in a step: 0.99 is
     about the last hundred steps. Evaluation, test scores and the exported model are those of the
-    average; training itself is not changed by it. Takes 4 bytes for each trained parameter; none
-    if absent."""
+    average; the steps go on from the weights themselves. It takes 4 bytes for each trained
+    parameter. None if absent."""
 
     gradient_checkpointing: bool | Literal["selective"] = False
     """Recompute activations in the backward pass: less memory, about a third more time.
