@@ -269,14 +269,17 @@ def _report(options: argparse.Namespace, task: str) -> dict[str, dict[str, Any]]
             ]
             for variant, runs in results.items()
         }
-        baseline = next(iter(counts.values()))
+        base, baseline = next(iter(counts.items()))
         for variant, runs in counts.items():
+            same_runs = variant.removesuffix(DECODED) == base.removesuffix(DECODED)
             f1 = [run.f1 for run in runs]
             rows[variant][which] = {
                 "f1": f1,
                 "mean": statistics.fmean(f1),
                 "deviation": statistics.stdev(f1) if len(f1) > 1 else 0.0,
-                "difference": None if runs is baseline else _difference(runs, baseline),
+                "difference": (
+                    None if runs is baseline else _difference(runs, baseline, same_runs=same_runs)
+                ),
             }
     base_curve = _mean_curve(next(iter(results.values())))
     for variant, runs in results.items():
@@ -294,15 +297,19 @@ def _counts(path: Path) -> Counts:
     return count(lines.gold, lines.predicted)
 
 
-def _difference(here: list[Counts], there: list[Counts]) -> dict[str, float]:
-    """Of the mean F1; sentences are the same for all runs in a resample, seeds are drawn for each
-    side by itself."""
+def _difference(here: list[Counts], there: list[Counts], *, same_runs: bool) -> dict[str, float]:
+    """Of the mean F1; in a resample sentences are the same for all runs.
+
+    Seeds are drawn for each side by itself. Where both sides are the same runs, decoded in two
+    ways, they are drawn together.
+    """
     resampled = resampled_f1([*here, *there], RESAMPLES)
     random = np.random.default_rng(0)
+    drawn = random.integers(len(here), size=(RESAMPLES, len(here)))
 
     def means(runs: Any) -> Any:
-        drawn = random.integers(runs.shape[1], size=runs.shape)
-        return np.take_along_axis(runs, drawn, axis=1).mean(axis=1)
+        seeds = drawn if same_runs else random.integers(runs.shape[1], size=runs.shape)
+        return np.take_along_axis(runs, seeds, axis=1).mean(axis=1)
 
     found = statistics.fmean(run.f1 for run in here) - statistics.fmean(run.f1 for run in there)
     differences = means(resampled[:, : len(here)]) - means(resampled[:, len(here) :])

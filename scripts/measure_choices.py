@@ -26,28 +26,13 @@ from pathlib import Path
 from typing import Any
 
 import yaml
+from pretrained import data_of
 
 from bigner.config.schema import DataConfig
 from bigner.data.formats import read_sentences
 from bigner.sample.tokenizer import save_tokenizer, train_tokenizer
 
-ROOT = Path(__file__).resolve().parents[1]
-CORPORA = ROOT / os.environ.get("BIGNER_TEST_DATA", "../shared/data")
-
-DATA: dict[str, dict[str, Any]] = {
-    "slovak": {
-        "train": "uner-slovak-snk/sk_snk-ud-train.iob2",
-        "validation": "uner-slovak-snk/sk_snk-ud-dev.iob2",
-        "test": "uner-slovak-snk/sk_snk-ud-test.iob2",
-        "columns": {"words": 1, "tags": 2},
-    },
-    "hungarian": {
-        "train": "nerkor-hu/data/train",
-        "validation": "nerkor-hu/data/devel",
-        "test": "nerkor-hu/data/test",
-        "columns": {"words": "FORM", "tags": "CONLL:NER"},
-    },
-}
+CORPUS_NAMES = ("slovak", "hungarian")
 MODEL = {
     "architectures": ["XLMRobertaForTokenClassification"],
     "model_type": "xlm-roberta",
@@ -90,7 +75,7 @@ def main() -> None:
     )
     parser.add_argument("folder", type=Path)
     parser.add_argument("--seeds", default="1,2,3")
-    parser.add_argument("--corpora", default=",".join(DATA))
+    parser.add_argument("--corpora", default=",".join(CORPUS_NAMES))
     parser.add_argument("--choices", default=",".join(CHOICES))
     parser.add_argument("--processes", type=int, default=2)
     arguments = parser.parse_args()
@@ -144,8 +129,7 @@ def _project(folder: Path, corpus: str) -> Path:
     run_file = folder / "run.yaml"
     model = folder / "model"
     model.mkdir(parents=True, exist_ok=True)
-    splits = ("train", "validation", "test")
-    data = {**DATA[corpus], **{name: str(CORPORA / DATA[corpus][name]) for name in splits}}
+    data = data_of(corpus)
     sentences = read_sentences(DataConfig.model_validate(data), "train")
     tokenizer = train_tokenizer(word for sentence in sentences for word in sentence.words)
     save_tokenizer(tokenizer, model)

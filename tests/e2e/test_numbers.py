@@ -16,7 +16,8 @@ TRAIN = ["train", "run.yaml", "training.log_every=1"]
 WILD = [
     *("training.learning_rate=1.0", "training.max_grad_norm=null", "training.adam_epsilon=1e-45"),
     *("training.warmup_ratio=0", "training.adam_beta2=0", "training.adam_beta1=0"),
-    "evaluation.every=4",
+    # An order of the sentences in which some steps are skipped, and others are not.
+    *("evaluation.every=4", "training.pool_batches=32"),
 ]
 """Diverges within some steps."""
 
