@@ -171,6 +171,7 @@ def test_the_exported_model_scores_as_it_did_in_training(
 # A high rate on a trained model: the first evaluation is the best.
 WORSENING = [
     *TRAINING,
+    "seed=1",
     "training.max_steps=12",
     "training.global_batch_size=36",
     "training.learning_rate=1e-2",
