@@ -132,9 +132,6 @@ class Stopped(BignerError):  # noqa: N818
 class Pruned(Stopped):
     """A trial that the search said is not worth going on with; on every rank."""
 
-    def __init__(self, step: int) -> None:
-        super().__init__(f"pruned after step {step}", 0)
-
 
 class RunError(BignerError):
     """A run that began and could not be brought to its end."""

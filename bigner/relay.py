@@ -19,7 +19,15 @@ from dataclasses import asdict
 from itertools import count
 from typing import Any
 
-from bigner.errors import BignerError, ConfigError, LostRankError, Problem, RunError, Stopped
+from bigner.errors import (
+    BignerError,
+    ConfigError,
+    LostRankError,
+    Problem,
+    Pruned,
+    RunError,
+    Stopped,
+)
 
 VARIABLE = "BIGNER_RELAY"
 """The environment's name for the file, which the launching process keeps locked."""
@@ -148,8 +156,9 @@ def error_of(event: Mapping[str, Any]) -> BaseException:
     match name:
         case "ConfigError":
             return ConfigError([Problem(**problem) for problem in event["problems"]])
-        case "Stopped":
-            return Stopped(message, event["exit_code"])
+        case "Stopped" | "Pruned":
+            stopped = Stopped if name == "Stopped" else Pruned
+            return stopped(message, event["exit_code"])
         case "LostRankError":
             return LostRankError(message, rank)
         case "KeyboardInterrupt":

@@ -5,7 +5,7 @@
 set -euo pipefail
 cd "$(dirname "$0")/.."
 # shellcheck source=scripts/setup.sh
-source scripts/setup.sh
+source scripts/setup.sh ""
 
 folder=${1:-quickstart}
 bigner init "$folder"

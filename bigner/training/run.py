@@ -254,7 +254,7 @@ class TrainingRun:
         if self._is_pruned and not self.is_over:
             self.heed(signal_received)
             self._checkpoints.finish()
-            raise Pruned(self.step)
+            raise Pruned(f"pruned after step {self.step}", 0)
 
     def _heed_divergence(self) -> None:
         """Save and end a run that diverged, and tell how to mend it."""

@@ -25,7 +25,9 @@ EVERY_ERROR = [
     errors.GatherError("one is missing"),
     errors.CheckpointError("half a checkpoint"),
     LostRankError("rank 1 is gone", 0),
+    errors.DivergedError("the model diverged"),
     Stopped("stopped by SIGINT", 130),
+    errors.Pruned("pruned after step 3", 0),
 ]
 
 
